@@ -1,0 +1,1 @@
+"""The engine: partitions of durable runs on an append-only log."""

@@ -1,0 +1,282 @@
+"""A message arrived, of another partition, of this one itself, or as a request of a node."""
+
+from collections.abc import Callable
+from typing import Any
+
+from stepfold_schemas import codec
+from stepfold_schemas.entries import (
+    Entry,
+    Error,
+    FunctionsDeclared,
+    FunctionsHeld,
+    FunctionSpec,
+    InvokeCompleted,
+    InvokeFailed,
+    MessageTaken,
+    RequestAnswered,
+    RunResumed,
+    SignalFreed,
+    SignalHeld,
+    SignalReceived,
+    SignalWaitEnded,
+)
+from stepfold_schemas.ids import home_of, key_of, ulid_text
+from stepfold_schemas.messages import (
+    CancelRequested,
+    FunctionsAnnounced,
+    FunctionsSubmitted,
+    FunctionsTaken,
+    InvocationEnded,
+    Message,
+    MessageUndeliverable,
+    ResumeRequested,
+    RunRequested,
+    SignalDelivered,
+    SignalSent,
+    SignalWaitClosed,
+    SignalWaitRequested,
+    SignalWaitWithdrawn,
+)
+
+from stepfold_engine.core.decide.events import cancellations_of
+from stepfold_engine.core.draft import Draft
+from stepfold_engine.core.ending import cancel_run, json_bytes, start_run, values_of
+from stepfold_engine.core.inputs import MessageArrived
+from stepfold_engine.core.matching import Matching
+from stepfold_engine.core.partition import Partition, digest_of
+from stepfold_engine.core.run import Run
+
+REPLACED_MAX = 100
+"""How many replaced declarations of an app are remembered."""
+
+
+class _Arrival:
+    """What the handlers share while they gather the decision."""
+
+    __slots__ = ("draft", "matching", "now_ms", "request", "state")
+
+    def __init__(self, state: Partition, request: bytes, matching: Matching, now_ms: int) -> None:
+        self.state = state
+        self.request = request
+        self.matching = matching
+        self.now_ms = now_ms
+        self.draft = Draft(state)
+
+    def answer(self, status: int, body: dict[str, object], request: bytes = b"") -> None:
+        """Answer the request."""
+        request = request or self.request
+        if request:
+            answered = RequestAnswered(request, self.now_ms, status, json_bytes(body))
+            self.draft.add(answered)
+
+
+def message_arrived(
+    state: Partition, arrived: MessageArrived, matching: Matching, now_ms: int
+) -> list[Entry]:
+    """Return the decision that follows; nothing for a message that is not the next of its source.
+
+    A request that was answered before has its answer in the state.
+    """
+    arrival = _Arrival(state, arrived.request, matching, now_ms)
+    if arrived.source >= 0:
+        if arrived.number != state.taken.get(arrived.source, 0) + 1:
+            return []
+        arrival.draft.add(MessageTaken(arrived.source, arrived.number))
+    elif arrived.request in state.requests:
+        return []
+    _HANDLERS[type(arrived.message)](arrival, arrived.message)
+    return arrival.draft.entries
+
+
+# Runs.
+
+
+def _run_requested(a: _Arrival, m: RunRequested) -> None:
+    spec = a.state.functions.get(m.function)
+    if spec is None:
+        if m.invoker is not None:
+            text = f"could not find function with ID: {m.function}"
+            error = Error("FunctionNotFoundError", text)
+            ended = InvocationEnded(m.invoker.run, m.invoker.step, b"null", error)
+            a.draft.send(home_of(m.invoker.run), ended)
+        return
+    if a.state.knows(m.key):
+        return
+    event = codec.decode_event(m.events[0])
+    start_run(
+        a.draft,
+        spec,
+        m.key,
+        m.events,
+        now_ms=a.now_ms,
+        due_ms=m.due_ms,
+        event_ids=[event.id or event.internal],
+        remembered=m.invoker is None,
+        cancellations=cancellations_of(spec, values_of(event), a.matching, a.now_ms),
+        invoker=m.invoker,
+    )
+
+
+def _pending(a: _Arrival, run: bytes, step: bytes, kind: str) -> Run | None:
+    found = a.state.runs.get(key_of(run))
+    if found is None or found.id != run:
+        return None
+    operation = found.operations.get(step)
+    return found if operation is not None and operation.kind == kind else None
+
+
+def _invocation_ended(a: _Arrival, m: InvocationEnded) -> None:
+    if _pending(a, m.run, m.step, "invoke") is None:
+        return
+    if m.error is not None:
+        a.draft.add(InvokeFailed(m.run, m.step, m.error))
+    else:
+        a.draft.add(InvokeCompleted(m.run, m.step, m.data))
+
+
+def _cancel_requested(a: _Arrival, m: CancelRequested) -> None:
+    run = a.state.runs.get(key_of(m.run))
+    if run is None or run.id != m.run:
+        a.answer(404, {"error": f"no unfinished run {ulid_text(m.run)}"})
+        return
+    cancel_run(a.draft, run, m.reason, a.state.count)
+    a.answer(200, {"run_id": ulid_text(m.run)})
+
+
+def _resume_requested(a: _Arrival, m: ResumeRequested) -> None:
+    run = a.state.runs.get(key_of(m.run))
+    if run is None or run.id != m.run:
+        a.answer(404, {"error": f"no unfinished run {ulid_text(m.run)}"})
+    elif not run.stopped:
+        a.answer(409, {"error": f"run {ulid_text(m.run)} is not stopped"})
+    else:
+        a.draft.add(RunResumed(m.run))
+        a.answer(200, {"run_id": ulid_text(m.run)})
+
+
+# Signals. The home of a signal's name keeps its one waiter.
+
+
+def _signal_wait_requested(a: _Arrival, m: SignalWaitRequested) -> None:
+    holder = a.state.signals.get(m.signal)
+    if holder is not None and (holder.run, holder.step) == (m.run, m.step):
+        return
+    if holder is not None and m.on_conflict != "replace":
+        closed = SignalWaitClosed(m.run, m.step, "refused", holder.run)
+        a.draft.send(home_of(m.run), closed)
+        return
+    if holder is not None:
+        replaced = SignalWaitClosed(holder.run, holder.step, "replaced", m.run)
+        a.draft.send(home_of(holder.run), replaced)
+    a.draft.add(SignalHeld(m.signal, m.run, m.step, m.due_ms))
+
+
+def _signal_wait_withdrawn(a: _Arrival, m: SignalWaitWithdrawn) -> None:
+    holder = a.state.signals.get(m.signal)
+    if holder is not None and (holder.run, holder.step) == (m.run, m.step):
+        a.draft.add(SignalFreed(m.signal))
+
+
+def _signal_sent(a: _Arrival, m: SignalSent) -> None:
+    holder = a.state.signals.get(m.signal)
+    if holder is None:
+        a.answer(404, {"error": f"no run waits for the signal {m.signal!r}"})
+        return
+    a.draft.add(SignalFreed(m.signal))
+    a.draft.send(home_of(holder.run), SignalDelivered(holder.run, holder.step, m.data))
+    a.answer(200, {"run_id": ulid_text(holder.run)})
+
+
+def _signal_delivered(a: _Arrival, m: SignalDelivered) -> None:
+    if _pending(a, m.run, m.step, "signal") is not None:
+        a.draft.add(SignalReceived(m.run, m.step, m.data))
+
+
+def _signal_wait_closed(a: _Arrival, m: SignalWaitClosed) -> None:
+    if _pending(a, m.run, m.step, "signal") is not None:
+        a.draft.add(SignalWaitEnded(m.run, m.step, m.reason, m.holder))
+
+
+# Functions. The home of an app numbers its declarations and tells all partitions.
+
+
+def _functions_submitted(a: _Arrival, m: FunctionsSubmitted) -> None:
+    current = a.state.declarations.get(m.app)
+    old = current.functions if current is not None else []
+    functions = _merged(old, m)
+    digest = digest_of(functions)
+    everybody = list(range(a.state.count))
+    if current is not None and digest == digest_of(old):
+        if current.held_by == everybody:
+            a.answer(200, {"number": current.number, "modified": False})
+        else:
+            # Some partition has not said yet that it holds them; it will be asked again.
+            _announce(a, m.app, current.number, functions, list(current.replaced))
+        return
+    replaced = list(current.replaced) if current is not None else []
+    if digest in replaced and not m.forced:
+        text = f"app {m.app}: these functions were replaced by newer ones; force it to go back"
+        a.answer(409, {"error": text})
+        return
+    if current is not None:
+        replaced = [r for r in replaced if r != digest][-REPLACED_MAX:] + [digest_of(old)]
+    number = current.number + 1 if current is not None else 1
+    a.draft.add(FunctionsDeclared(m.app, number, functions, replaced))
+    _announce(a, m.app, number, functions, replaced)
+
+
+def _announce(
+    a: _Arrival, app: str, number: int, functions: list[FunctionSpec], replaced: list[bytes]
+) -> None:
+    others = [p for p in range(a.state.count) if p != a.state.number]
+    a.draft.add(FunctionsHeld(app, number, a.request, [a.state.number]))
+    for partition in others:
+        announced = FunctionsAnnounced(app, number, functions, replaced, a.state.number)
+        a.draft.send(partition, announced)
+    if not others:
+        a.answer(200, {"number": number, "modified": True})
+
+
+def _merged(old: list[FunctionSpec], m: FunctionsSubmitted) -> list[FunctionSpec]:
+    kept = {} if m.complete else {f.id: f for f in old}
+    kept |= {f.id: f for f in m.functions}
+    return [kept[i] for i in sorted(kept)]
+
+
+def _functions_announced(a: _Arrival, m: FunctionsAnnounced) -> None:
+    current = a.state.declarations.get(m.app)
+    if current is None or m.number > current.number:
+        a.draft.add(FunctionsDeclared(m.app, m.number, m.functions, m.replaced))
+    a.draft.send(m.home, FunctionsTaken(m.app, m.number, a.state.number))
+
+
+def _functions_taken(a: _Arrival, m: FunctionsTaken) -> None:
+    declaration = a.state.declarations.get(m.app)
+    if declaration is None or declaration.number != m.number:
+        return
+    request = declaration.request
+    a.draft.add(FunctionsHeld(m.app, m.number, request, [m.partition]))
+    held = {*declaration.held_by, m.partition}
+    if len(held) == a.state.count and request and request not in a.state.requests:
+        a.answer(200, {"number": m.number, "modified": True}, request)
+
+
+def _undeliverable(_: _Arrival, _m: MessageUndeliverable) -> None:
+    """Its number is taken; the sender has reported what was lost."""
+
+
+_HANDLERS: dict[type[Message], Callable[[_Arrival, Any], None]] = {
+    RunRequested: _run_requested,
+    InvocationEnded: _invocation_ended,
+    CancelRequested: _cancel_requested,
+    ResumeRequested: _resume_requested,
+    SignalWaitRequested: _signal_wait_requested,
+    SignalWaitWithdrawn: _signal_wait_withdrawn,
+    SignalSent: _signal_sent,
+    SignalDelivered: _signal_delivered,
+    SignalWaitClosed: _signal_wait_closed,
+    FunctionsSubmitted: _functions_submitted,
+    FunctionsAnnounced: _functions_announced,
+    FunctionsTaken: _functions_taken,
+    MessageUndeliverable: _undeliverable,
+}

@@ -1,0 +1,153 @@
+"""Effects: what a confirmed decision makes happen, for all partitions of this process."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from stepfold.port import Fact
+from stepfold_schemas.entries import (
+    Decision,
+    Entry,
+    MessageQueued,
+    RequestAnswered,
+    RunAttemptFailed,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    SuspectsCleared,
+    SuspectsResumed,
+    WaitBegan,
+)
+from stepfold_schemas.ids import key_of
+
+from stepfold_engine.core.decide.timers import Retry
+from stepfold_engine.facts import facts_of
+from stepfold_engine.native import Native
+from stepfold_engine.owner import Entries, Owner
+from stepfold_engine.senders import Sender
+
+_log = logging.getLogger("stepfold")
+
+ENDS = (RunCompleted, RunFailed, RunCancelled)
+
+
+class Lookbacks(Protocol):
+    """Searches of the log that waits and cancellations ask for."""
+
+    def for_wait(self, owner: Owner, entry: WaitBegan) -> None:
+        """Search the log for an event that this wait may have missed."""
+        ...
+
+    def for_run(self, owner: Owner, entry: RunStarted) -> bool:
+        """Search for an earlier cancellation; False if there can be none."""
+        ...
+
+
+class Watcher(Protocol):
+    """Somebody who wants to know of every confirmed decision (the dev log, the history index)."""
+
+    def confirmed(self, owner: Owner, decision: Decision) -> None:
+        """See a decision."""
+        ...
+
+
+class ProcessEffects:
+    """Performs what owners' decisions ask for (``owner.Effects``)."""
+
+    def __init__(self, native: Native, lookbacks: Lookbacks) -> None:
+        self.native, self._lookbacks = native, lookbacks
+        self.senders: dict[tuple[int, int], Sender] = {}
+        self.answers: dict[bytes, asyncio.Future[RequestAnswered]] = {}
+        self.watchers: list[Watcher] = []
+        self.trial_ended: Callable[[Owner], None] = lambda _: None
+
+    def is_live(self, run: bytes) -> bool:
+        """Say whether a run's code was given to the worker."""
+        return self.native.is_live(run)
+
+    def retry(self, owner: Owner, retry: Retry) -> None:
+        """Let the next attempt of a step, or of a run's own code, begin."""
+        if retry.step:
+            self.native.retry(owner, retry.run, retry.step, retry.attempt)
+        elif not self.native.is_live(retry.run):
+            self.native.wake(owner, retry.run)
+
+    def decided(self, owner: Owner, decision: Decision) -> None:
+        """Act on a confirmed decision."""
+        for watcher in self.watchers:
+            watcher.confirmed(owner, decision)
+        facts: dict[bytes, list[Fact]] = {}
+        for run, fact in facts_of(decision):
+            facts.setdefault(run, []).append(fact)
+        for entry in decision.entries:
+            self._of_partition(owner, entry)
+        for run, some in facts.items():
+            self._of_run(owner, run, some)
+
+    def _of_partition(self, owner: Owner, entry: Entry) -> None:
+        match entry:
+            case MessageQueued(destination=destination, number=number):
+                sender = self.senders.get((owner.state.number, destination))
+                if sender is not None:
+                    sender.confirm(number)
+            case RequestAnswered(request=request):
+                waiting = self.answers.get(request)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(entry)
+            case WaitBegan(since_ms=since_ms) if since_ms:
+                self._lookbacks.for_wait(owner, entry)
+            case SuspectsResumed(runs=runs):
+                for run in runs:
+                    self.native.wake(owner, run)
+            case SuspectsCleared():
+                self.trial_ended(owner)
+            case _:
+                pass
+
+    def _of_run(self, owner: Owner, run: bytes, facts: list[Fact]) -> None:
+        last = facts[-1].entry
+        first = facts[0].entry
+        if any(isinstance(fact.entry, ENDS) for fact in facts):
+            self.native.stop(run)
+        elif isinstance(first, RunStarted):
+            self._start(owner, first, facts)
+        elif isinstance(last, RunStopped):
+            self.native.stop(run)
+        elif isinstance(last, RunAttemptFailed):
+            # Its code has ended; the next attempt begins with a timer.
+            self.native.forget(run)
+        elif isinstance(last, RunResumed):
+            self.native.wake(owner, run)
+        else:
+            self.native.deliver(owner, run, facts)
+        if owner.trial_open and key_of(run) not in owner.state.trials.suspects:
+            self.trial_ended(owner)
+
+    def _start(self, owner: Owner, entry: RunStarted, facts: list[Fact]) -> None:
+        run = owner.state.runs.get(key_of(entry.run))
+        if run is None or entry.due_ms:
+            return
+        if entry.cancellations and self._lookbacks.for_run(owner, entry):
+            return
+        self.native.start(owner, run, facts)
+
+
+def pending(owner: Owner) -> list[bytes]:
+    """Return the runs that go on by themselves after a recovery: not parked, not waiting."""
+    now_ms = owner.now_ms()
+    found: list[bytes] = []
+    for key in owner.state.runs.active_keys():
+        run = owner.state.runs.get(key)
+        waits = run is None or run.retry_at_ms > now_ms or (not run.begun and run.due_ms > now_ms)
+        if run is not None and not waits:
+            found.append(run.id)
+    return found
+
+
+def record(owner: Owner, entries: list[Entry]) -> None:
+    """Have these entries recorded."""
+    owner.submit(Entries(lambda _: entries))

@@ -1,0 +1,76 @@
+"""The engine's errors.
+
+    EngineError
+    ├── LogError                     the log could not do what was asked
+    │   ├── AppendRefusedError       nothing was written
+    │   │   ├── RecordTooLargeError
+    │   │   └── LogFullError         no space, or the log's limit; goes on when there is
+    │   ├── AppendUnknownError       it may have been written, or may still be
+    │   ├── CorruptLogError          stored bytes are not what was written
+    │   └── LogLockedError           another process has the log open
+    ├── FencedError                  another process owns the partition now
+    ├── RequestRefusedError          what a caller asked for is not possible; ``status`` says why
+    └── InvalidOptionError           a function's option or an expression cannot be used
+"""
+
+
+class EngineError(Exception):
+    """Base of all errors that the engine raises on purpose."""
+
+
+class LogError(EngineError):
+    """The log could not do what was asked."""
+
+
+class AppendRefusedError(LogError):
+    """An append was refused before anything was written; it may be tried again."""
+
+
+class RecordTooLargeError(AppendRefusedError):
+    """A record is larger than the log takes."""
+
+
+class LogFullError(AppendRefusedError):
+    """There is no space for the append."""
+
+
+class AppendUnknownError(LogError):
+    """An append failed in a way that leaves open whether it was, or will be, written."""
+
+
+class CorruptLogError(LogError):
+    """Stored bytes are not what was written.
+
+    Attributes:
+        topic: the topic of the damaged record.
+        partition: its partition.
+        offset: the first damaged offset, or -1 if not known.
+    """
+
+    def __init__(self, topic: str, partition: int, offset: int, what: str) -> None:
+        super().__init__(f"{topic}/{partition} offset {offset}: {what}")
+        self.topic, self.partition, self.offset = topic, partition, offset
+
+
+class LogLockedError(LogError):
+    """Another process has the log open; the message names it."""
+
+
+class FencedError(EngineError):
+    """Another process owns the partition now."""
+
+
+class RequestRefusedError(EngineError):
+    """What a caller asked for is not possible.
+
+    Attributes:
+        status: the HTTP status that says why (404 unknown, 409 conflict, 503 not now, …).
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class InvalidOptionError(EngineError):
+    """A function's option or an expression cannot be used; the message says why."""

@@ -1,0 +1,1 @@
+"""The log: its port (``base``) and its adapters, one module each."""

@@ -1,0 +1,159 @@
+"""Look-backs: events that lie in the log before the wait, or the run, that they are meant for.
+
+A wait with ``since`` is registered first, and held: live matches and its timeout are decided when
+the search has ended. The search compares append times, since offsets of different partitions have
+no order, and covers what this partition had read when the wait was registered; what it reads later
+is seen live.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from stepfold_schemas import codec
+from stepfold_schemas.codec import UndecodableError
+from stepfold_schemas.entries import Condition, RunStarted, WaitBegan
+from stepfold_schemas.ids import key_of
+
+from stepfold_engine.core.inputs import EventArrived, LookbackEnded
+from stepfold_engine.core.matching import Matching
+from stepfold_engine.core.patterns import matches
+from stepfold_engine.core.run import Run
+from stepfold_engine.errors import LogError
+from stepfold_engine.log.base import EVENTS, Log, Record
+from stepfold_engine.owner import Owner
+from stepfold_engine.readers import event_of
+
+_log = logging.getLogger("stepfold")
+
+RETRY_S = 1.0
+
+
+class LogLookbacks:
+    """Searches the events of the log (``effects.Lookbacks``)."""
+
+    def __init__(self, log: Log, matching: Matching, events: int) -> None:
+        self._log, self._matching, self._partitions = log, matching, events
+        self._tasks: asyncio.TaskGroup | None = None
+        self.wake: Callable[[Owner, bytes], None] = lambda _owner, _run: None
+
+    def bind(self, tasks: asyncio.TaskGroup) -> None:
+        """Use this group for the searches."""
+        self._tasks = tasks
+
+    def for_wait(self, owner: Owner, entry: WaitBegan) -> None:
+        """Search the log for an event that this wait may have missed."""
+        self._start(owner, entry.run, entry.step, [entry.condition], entry.since_ms)
+
+    def for_run(self, owner: Owner, entry: RunStarted) -> bool:
+        """Search for a cancellation older than the run; False if there can be none.
+
+        With one partition of events their order is the log's: what came before the trigger was
+        meant for others.
+        """
+        if self._partitions == 1:
+            return False
+        event = event_time(entry)
+        conditions = [c.condition for c in entry.cancellations]
+        self._start(owner, entry.run, b"", conditions, event)
+        return True
+
+    def resume(self, owner: Owner, run: Run) -> None:
+        """Begin again the searches that were under way when a partition was recovered."""
+        for operation in run.operations.values():
+            if operation.held and operation.condition is not None:
+                conditions = [operation.condition]
+                self._start(owner, run.id, operation.step, conditions, operation.since_ms)
+
+    def _start(
+        self, owner: Owner, run: bytes, step: bytes, conditions: list[Condition], since_ms: int
+    ) -> None:
+        assert self._tasks is not None, "bound before owners run"
+        ends = {p: owner.state.positions.get((EVENTS, p), (0, 0))[0] for p in range(self._partitions)}
+        search = self._search(owner, conditions, since_ms, ends, run)
+        self._tasks.create_task(self._finish(owner, run, step, search))
+
+    async def _finish(
+        self, owner: Owner, run: bytes, step: bytes, search: Awaitable[EventArrived | None]
+    ) -> None:
+        found = await search
+        if found is None:
+            owner.submit(LookbackEnded(run, step, None, "", ""))
+        else:
+            ended = LookbackEnded(run, step, found.raw, found.id, found.event.name)
+            owner.submit(ended)
+        if not step:
+            await owner.settled()
+            self.wake(owner, run)
+
+    async def _search(
+        self,
+        owner: Owner,
+        conditions: list[Condition],
+        since_ms: int,
+        ends: dict[int, int],
+        run: bytes,
+    ) -> EventArrived | None:
+        """Return the earliest event, by append time, that one of the conditions means."""
+        found: list[EventArrived] = []
+        left = dict(ends)
+        while left:
+            partition, end = next(iter(left.items()))
+            try:
+                first = await self._first(owner, conditions, partition, since_ms, end, run)
+            except LogError as error:
+                _log.warning("looking back in events/%d waits: %s", partition, error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            del left[partition]
+            if first is not None:
+                found.append(first)
+        return min(found, key=lambda e: e.at_ms, default=None)
+
+    async def _first(
+        self,
+        owner: Owner,
+        conditions: list[Condition],
+        partition: int,
+        since_ms: int,
+        end: int,
+        run: bytes,
+    ) -> EventArrived | None:
+        offset = await self._log.offset_at(EVENTS, partition, since_ms)
+        while offset < end:
+            batch = await self._log.read(EVENTS, partition, offset)
+            for record in batch.records:
+                if record.offset >= end:
+                    return None
+                arrived = self._candidate(owner, conditions, record, partition, run)
+                if arrived is not None:
+                    return arrived
+            if not batch.records:
+                return None
+            offset = batch.next_offset
+        return None
+
+    def _candidate(
+        self, owner: Owner, conditions: list[Condition], record: Record, partition: int, run: bytes
+    ) -> EventArrived | None:
+        name = dict(record.headers).get("name", b"").decode(errors="replace")
+        wanted = [c for c in conditions if not name or matches(c.event, name)]
+        if not wanted:
+            return None
+        try:
+            arrived = event_of(record, EVENTS, partition, owner.state)
+        except UndecodableError:
+            return None  # it lies in the dead letters
+        state = owner.state.runs.get(key_of(run))
+        if state is None or arrived.id in state.received:
+            return None
+        for condition in wanted:
+            named = matches(condition.event, arrived.event.name)
+            if named and self._matching.holds(condition, arrived.values):
+                return arrived
+        return None
+
+
+def event_time(entry: RunStarted) -> int:
+    """Return when what started a run was taken in, in milliseconds since 1970."""
+    return codec.decode_event(entry.events[0]).received_ms

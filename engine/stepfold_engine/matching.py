@@ -1,0 +1,40 @@
+"""Expressions as the core asks for them (``core.matching.Matching``), by CEL."""
+
+from collections.abc import Mapping
+
+from stepfold_schemas.entries import Condition
+
+from stepfold_engine.errors import InvalidOptionError
+from stepfold_engine.expressions import bind, canonical, compile_expression, holds, value_at
+
+
+class CelMatching:
+    """Binds and tests conditions. Compiled expressions are cached by their text."""
+
+    def bind(
+        self, event: str, expression: str, match: str, trigger: Mapping[str, object]
+    ) -> Condition:
+        """Make a self-contained condition; raise InvalidOptionError for a bad expression."""
+        return bind(event, expression, match, trigger)
+
+    def holds(self, condition: Condition, candidate: Mapping[str, object]) -> bool:
+        """Say whether a candidate event meets a condition."""
+        return holds(condition, candidate)
+
+    def accepts(self, expression: str, event: Mapping[str, object]) -> bool:
+        """Say whether a trigger's expression ("" always) is true of an event."""
+        if not expression:
+            return True
+        try:
+            return compile_expression(expression).evaluate(event)
+        except InvalidOptionError:
+            # It was refused when it was declared; in the matcher it only means no.
+            return False
+
+    def key(self, expression: str, event: Mapping[str, object]) -> str:
+        """Return the value of a key expression as canonical text."""
+        return canonical(compile_expression(expression).value(event))
+
+    def term_value(self, event: Mapping[str, object], path: str) -> str:
+        """Return the canonical text of the value at a dotted path of an event."""
+        return canonical(value_at(event, path))

@@ -1,0 +1,159 @@
+"""Restating and trimming: the journal is its own snapshot.
+
+In rounds the owner writes what is still alive into the journal again, a few pieces with every
+batch. When the whole round is confirmed, recovery may begin at its start, and what lies before
+may be trimmed, once it is older than readers may expect.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass
+
+from stepfold_schemas.entries import Entry, HistoryItem
+from stepfold_schemas import codec
+from stepfold_schemas.ids import key_of
+
+from stepfold_engine.clock import Clock
+from stepfold_engine.core.decide.restate import (
+    Piece,
+    begin_round,
+    finish_round,
+    pieces,
+    restate,
+)
+from stepfold_engine.core.inputs import HistoryCopied
+from stepfold_engine.core.partition import Partition
+from stepfold_engine.facts import facts_of
+from stepfold_engine.histories import read_decision
+from stepfold_engine.errors import LogError
+from stepfold_engine.log.base import EVENTS, INBOX, JOURNAL, Log
+from stepfold_engine.owner import Entries, Owner
+from stepfold_engine.settings import Settings
+
+_log = logging.getLogger("stepfold")
+
+PIECES_A_TURN = 64
+LOOK_EVERY_S = 1.0
+RUNS_FACTOR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A finished round: where it starts, and when it began."""
+
+    start: int
+    at_ms: int
+
+
+class Restating:
+    """Restates one partition, round after round, and trims its journal and its inbox."""
+
+    def __init__(self, log: Log, owner: Owner, clock: Clock, settings: Settings) -> None:
+        self._log, self._owner, self._clock, self._settings = log, owner, clock, settings
+        self._rounds: deque[Round] = deque()
+        self._begun_at_seq = owner.state.seq
+        self._cut = 0
+
+    async def run(self) -> None:
+        """Restate and trim until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self.due():
+                try:
+                    await self.round()
+                except LogError:
+                    _log.exception("partition %d: restating stopped", self._owner.state.number)
+
+    def due(self) -> bool:
+        """Say whether so much was written since the last round that another is worth it."""
+        state = self._owner.state
+        least = max(self._settings.round_records_min, RUNS_FACTOR * len(state.runs))
+        return state.seq - self._begun_at_seq >= least and not self._owner.stalled
+
+    async def round(self) -> None:
+        """Write one whole round, let recovery begin at it, and trim what nobody needs."""
+        owner = self._owner
+        self._begun_at_seq = owner.state.seq
+        started: list[int] = []
+        plan: list[Piece] = []
+
+        def begin(state: Partition) -> list[Entry]:
+            plan.extend(pieces(state))
+            return begin_round(state)
+
+        owner.submit(Entries(begin, started.append))
+        await owner.settled()
+        start = Round(await self._exact(started[0]), self._clock.now_ms())
+        self._cut = self._next_cut(start)
+        for index in range(0, len(plan), PIECES_A_TURN):
+            await self._restate(plan[index : index + PIECES_A_TURN])
+        owner.submit(Entries(finish_round))
+        await owner.settled()
+        owner.fold_from = start.start
+        self._rounds.append(start)
+        # The next decision carries the new start; only behind it may the log be cut.
+        owner.note_fold_from()
+        await owner.settled()
+        await self._trim()
+
+    async def _exact(self, seq: int) -> int:
+        offset, _ = await read_decision(self._log, self._owner, seq)
+        return offset
+
+    def _next_cut(self, new: Round) -> int:
+        """Choose where the journal may begin after this round: at the start of a finished one."""
+        cut = 0
+        now_ms = self._clock.now_ms()
+        for done in (*self._rounds, new):
+            if now_ms - done.at_ms >= self._settings.journal_keep_ms:
+                cut = done.start
+        return cut
+
+    async def _restate(self, some: list[Piece]) -> None:
+        owner = self._owner
+        for kind, which in some:
+            if kind == "run" and isinstance(which, bytes):
+                await self._copy_history(which)
+
+        def make(state: Partition) -> list[Entry]:
+            return [entry for piece in some for entry in restate(state, piece)]
+
+        owner.submit(Entries(make))
+        await owner.settled()
+
+    async def _copy_history(self, key: bytes) -> None:
+        """Copy what trimming will cut of a run's history."""
+        owner = self._owner
+        run = owner.state.runs.get(key)
+        if run is None or not self._cut:
+            return
+        old = [seq for seq in run.seqs if owner.offset_of(seq) < self._cut]
+        if not old:
+            return
+        items: list[HistoryItem] = []
+        for seq in old:
+            _, decision = await read_decision(self._log, owner, seq)
+            items.extend(
+                HistoryItem(fact.at_ms, codec.encode(fact.entry))
+                for of, fact in facts_of(decision)
+                if key_of(of) == key
+            )
+        owner.submit(HistoryCopied(run.id, len(old), items))
+
+    async def _trim(self) -> None:
+        number = self._owner.state.number
+        if self._cut:
+            await self._log.trim(JOURNAL, number, self._cut)
+            while self._rounds and self._rounds[0].start < self._cut:
+                self._rounds.popleft()
+        read = self._owner.state.positions.get((INBOX, number), (0, 0))[0]
+        await self._log.trim(INBOX, number, read)
+
+
+async def trim_events(log: Log, owners: list[Owner], clock: Clock, settings: Settings) -> None:
+    """Trim events that are older than they are kept for and that every owner has read."""
+    for partition in range(await log.partitions(EVENTS)):
+        old = await log.offset_at(EVENTS, partition, clock.now_ms() - settings.events_keep_ms)
+        read = [o.state.positions.get((EVENTS, partition), (0, 0))[0] for o in owners]
+        await log.trim(EVENTS, partition, min([old, *read]))

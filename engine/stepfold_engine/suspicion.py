@@ -1,0 +1,109 @@
+"""After the process died twice in a row: suspects go on first, few at a time, then everyone.
+
+A death counts only against a run that was going on alone, so one partition of the process runs
+its suspects at a time, and everything else is held until all of them got on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from stepfold_schemas.entries import Entry
+from stepfold_schemas.ids import ulid_text
+
+from stepfold_engine.clock import Clock
+from stepfold_engine.core.decide import trials
+from stepfold_engine.core.partition import Partition
+from stepfold_engine.facts import started_in
+from stepfold_engine.histories import read_history
+from stepfold_engine.native import Native
+from stepfold_engine.owner import Entries, Owner
+from stepfold_engine.settings import Settings
+
+_log = logging.getLogger("stepfold")
+
+
+class Suspicion:
+    """Lets runs go on after a start: at once, or suspects first."""
+
+    def __init__(self, native: Native, clock: Clock, settings: Settings) -> None:
+        self._native, self._clock, self._settings = native, clock, settings
+        self._waiting: list[Owner] = []
+        self._all: list[Owner] = []
+        self._pending: Callable[[Owner], list[bytes]] = lambda _: []
+        self._current: Owner | None = None
+
+    def begin(self, owners: list[Owner], pending: Callable[[Owner], list[bytes]]) -> None:
+        """Let runs go on; return at once."""
+        self._all, self._pending = owners, pending
+        self._waiting = [o for o in owners if o.state.trials.suspects]
+        self._native.held = bool(self._waiting)
+        if self._waiting:
+            count = sum(len(o.state.trials.suspects) for o in self._waiting)
+            _log.warning(
+                "the process died %d times in a row; %d runs that were under way go on a few at a"
+                " time until the cause is found or all got on",
+                max(o.state.trials.unclean for o in self._waiting),
+                count,
+            )
+        self._next()
+
+    def look(self, owner: Owner) -> None:
+        """A suspect may have got on: if all that were resumed did, let the next ones go on."""
+        if owner is self._current and not owner.state.trials.running:
+            self._next()
+
+    def _next(self) -> None:
+        while self._waiting:
+            owner = self._waiting[0]
+            if owner.state.trials.suspects:
+                self._current = owner
+                owner.trial_open = True
+                asyncio.get_running_loop().create_task(self._try(owner))
+                return
+            owner.trial_open = False
+            self._waiting.pop(0)
+        self._current = None
+        self._native.held = False
+        for owner in self._all:
+            for run in self._pending(owner):
+                if not self._native.is_live(run):
+                    self._native.wake(owner, run)
+
+    async def _try(self, owner: Owner) -> None:
+        await self._condemn(owner)
+        state = owner.state
+        if not state.trials.suspects:
+            self._next()
+            return
+        if state.trials.running:
+            return
+        owner.submit(Entries(trials.next_trial))
+        await owner.settled()
+        resumed = list(state.trials.running)
+        await asyncio.sleep(self._settings.trial_survive_ms / 1000)
+        left = [key for key in resumed if key in state.trials.running]
+        if left:
+            owner.submit(Entries(_cleared(left)))
+
+    async def _condemn(self, owner: Owner) -> None:
+        """Fail what killed the process too often."""
+        limits = self._settings.limits
+        while (run := trials.condemned(owner.state, limits)) is not None:
+            facts = await read_history(self._native.log, owner, run, owner.confirmed_seq)
+            first = started_in(facts)
+            events = first.events if first is not None else []
+            now_ms, condemned = self._clock.now_ms(), run
+
+            def make(
+                state: Partition, now_ms: int = now_ms, events: list[bytes] = events
+            ) -> list[Entry]:
+                return trials.condemn(state, condemned, now_ms, events)  # noqa: B023 - used at once
+
+            _log.error("run %s killed the process %d times", ulid_text(run.id), run.deaths)
+            owner.submit(Entries(make))
+            await owner.settled()
+
+
+def _cleared(keys: list[bytes]) -> Callable[[Partition], list[Entry]]:
+    return lambda state: trials.clear(state, [k for k in keys if k in state.trials.running])
