@@ -6,6 +6,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from stepfold.port import Fact
+from stepfold_engine.core.decide.timers import Retry
+from stepfold_engine.facts import facts_of
+from stepfold_engine.native import Native
+from stepfold_engine.owner import Entries, Owner
+from stepfold_engine.senders import Sender
 from stepfold_schemas.entries import (
     Decision,
     Entry,
@@ -23,12 +28,6 @@ from stepfold_schemas.entries import (
     WaitBegan,
 )
 from stepfold_schemas.ids import key_of
-
-from stepfold_engine.core.decide.timers import Retry
-from stepfold_engine.facts import facts_of
-from stepfold_engine.native import Native
-from stepfold_engine.owner import Entries, Owner
-from stepfold_engine.senders import Sender
 
 _log = logging.getLogger("stepfold")
 

@@ -1,16 +1,16 @@
 """The engine's errors.
 
-    EngineError
-    ├── LogError                     the log could not do what was asked
-    │   ├── AppendRefusedError       nothing was written
-    │   │   ├── RecordTooLargeError
-    │   │   └── LogFullError         no space, or the log's limit; goes on when there is
-    │   ├── AppendUnknownError       it may have been written, or may still be
-    │   ├── CorruptLogError          stored bytes are not what was written
-    │   └── LogLockedError           another process has the log open
-    ├── FencedError                  another process owns the partition now
-    ├── RequestRefusedError          what a caller asked for is not possible; ``status`` says why
-    └── InvalidOptionError           a function's option or an expression cannot be used
+EngineError
+├── LogError                     the log could not do what was asked
+│   ├── AppendRefusedError       nothing was written
+│   │   ├── RecordTooLargeError
+│   │   └── LogFullError         no space, or the log's limit; goes on when there is
+│   ├── AppendUnknownError       it may have been written, or may still be
+│   ├── CorruptLogError          stored bytes are not what was written
+│   └── LogLockedError           another process has the log open
+├── FencedError                  another process owns the partition now
+├── RequestRefusedError          what a caller asked for is not possible; ``status`` says why
+└── InvalidOptionError           a function's option or an expression cannot be used
 """
 
 

@@ -1,16 +1,15 @@
 """Histories: a run's facts, read back from the journal."""
 
 from stepfold.port import Fact
-from stepfold_schemas import codec
-from stepfold_schemas.entries import Decision
-from stepfold_schemas.ids import key_of
-
 from stepfold_engine.core.fold import claim_in
 from stepfold_engine.core.run import Run
 from stepfold_engine.errors import CorruptLogError
 from stepfold_engine.facts import facts_of
 from stepfold_engine.log.base import JOURNAL, Log
 from stepfold_engine.owner import Owner
+from stepfold_schemas import codec
+from stepfold_schemas.entries import Decision
+from stepfold_schemas.ids import key_of
 
 
 async def read_decision(log: Log, owner: Owner, seq: int) -> tuple[int, Decision]:
@@ -23,7 +22,7 @@ async def read_decision(log: Log, owner: Owner, seq: int) -> tuple[int, Decision
     Raises:
         CorruptLogError: it is damaged, or no longer there.
     """
-    number, offset = owner.state.number, owner.offset_of(seq)
+    number, offset = owner.state.number, owner.state.offset_hint(seq)
     while True:
         batch = await log.read(JOURNAL, number, offset, bytes_max=1)
         if not batch.records or batch.start > offset:

@@ -10,11 +10,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from stepfold_schemas import codec
-from stepfold_schemas.codec import UndecodableError
-from stepfold_schemas.entries import Condition, RunStarted, WaitBegan
-from stepfold_schemas.ids import key_of
-
 from stepfold_engine.core.inputs import EventArrived, LookbackEnded
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.patterns import matches
@@ -23,6 +18,10 @@ from stepfold_engine.errors import LogError
 from stepfold_engine.log.base import EVENTS, Log, Record
 from stepfold_engine.owner import Owner
 from stepfold_engine.readers import event_of
+from stepfold_schemas import codec
+from stepfold_schemas.codec import UndecodableError
+from stepfold_schemas.entries import Condition, RunStarted, WaitBegan
+from stepfold_schemas.ids import key_of
 
 _log = logging.getLogger("stepfold")
 
@@ -69,7 +68,9 @@ class LogLookbacks:
         self, owner: Owner, run: bytes, step: bytes, conditions: list[Condition], since_ms: int
     ) -> None:
         assert self._tasks is not None, "bound before owners run"
-        ends = {p: owner.state.positions.get((EVENTS, p), (0, 0))[0] for p in range(self._partitions)}
+        ends = {
+            p: owner.state.positions.get((EVENTS, p), (0, 0))[0] for p in range(self._partitions)
+        }
         search = self._search(owner, conditions, since_ms, ends, run)
         self._tasks.create_task(self._finish(owner, run, step, search))
 

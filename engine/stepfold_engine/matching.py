@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-from stepfold_schemas.entries import Condition
-
 from stepfold_engine.errors import InvalidOptionError
 from stepfold_engine.expressions import bind, canonical, compile_expression, holds, value_at
+from stepfold_schemas.entries import Condition
 
 
 class CelMatching:

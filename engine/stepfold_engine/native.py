@@ -1,5 +1,4 @@
-"""Functions of this process: between the owners, which keep journals, and the worker, which runs
-user code on a loop of its own.
+"""Functions of this process: between the owners and the worker, which runs user code.
 
 Rules:
 
@@ -18,6 +17,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from stepfold.port import Fact, RunBrief, Worker
+from stepfold_engine.core.inputs import RunReported
+from stepfold_engine.core.run import Run
+from stepfold_engine.errors import CorruptLogError, LogError
+from stepfold_engine.facts import started_in
+from stepfold_engine.histories import read_history
+from stepfold_engine.log.base import Log
+from stepfold_engine.owner import Owner
 from stepfold_schemas import codec
 from stepfold_schemas.entries import Operation
 from stepfold_schemas.events import Event
@@ -28,14 +34,6 @@ from stepfold_schemas.reports import (
     AttemptSucceeded,
     ReportItem,
 )
-
-from stepfold_engine.core.inputs import RunReported
-from stepfold_engine.core.run import Run
-from stepfold_engine.errors import CorruptLogError, LogError
-from stepfold_engine.facts import started_in
-from stepfold_engine.histories import read_history
-from stepfold_engine.log.base import Log
-from stepfold_engine.owner import Owner
 
 _log = logging.getLogger("stepfold")
 
@@ -228,7 +226,7 @@ class Native:
         run: bytes | None = await self._on_engine(self._signal(signal, data, request))
         return run
 
-    async def _on_engine(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401
+    async def _on_engine(self, work: Coroutine[Any, Any, Any]) -> Any:
         if asyncio.get_running_loop() is self._loop:
             return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))

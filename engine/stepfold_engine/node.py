@@ -10,22 +10,10 @@ import json
 import logging
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from stepfold.port import Worker
-from stepfold_schemas import codec
-from stepfold_schemas.entries import FunctionSpec, RequestAnswered
-from stepfold_schemas.events import Event, check_event
-from stepfold_schemas.ids import home_of, parse_ulid, partition_of, run_id, ulid_text
-from stepfold_schemas.messages import (
-    CancelRequested,
-    FunctionsSubmitted,
-    Message,
-    ResumeRequested,
-    SignalSent,
-)
-
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition
@@ -40,6 +28,17 @@ from stepfold_engine.restating import Restating, trim_events
 from stepfold_engine.senders import Sender, request
 from stepfold_engine.settings import Settings
 from stepfold_engine.suspicion import Suspicion
+from stepfold_schemas import codec
+from stepfold_schemas.entries import FunctionSpec, RequestAnswered
+from stepfold_schemas.events import Event, check_event
+from stepfold_schemas.ids import home_of, parse_ulid, partition_of, run_id, ulid_text
+from stepfold_schemas.messages import (
+    CancelRequested,
+    FunctionsSubmitted,
+    Message,
+    ResumeRequested,
+    SignalSent,
+)
 
 _log = logging.getLogger("stepfold")
 
@@ -61,7 +60,9 @@ class Node:
         self._events = 0
 
     @asynccontextmanager
-    async def running(self, worker: Callable[[Native], Worker] | None = None) -> AsyncIterator[None]:
+    async def running(
+        self, worker: Callable[[Native], Worker] | None = None
+    ) -> AsyncGenerator[None]:
         """Own and run all partitions while the block runs; release them cleanly behind it.
 
         Args:
@@ -99,9 +100,7 @@ class Node:
         for number in range(self.partitions):
             owner = Owner(self.log, self.clock, self.matching, self.effects, self.settings)
             try:
-                reading = await owner.open(
-                    number, self.partitions, self.name, self.incarnation
-                )
+                reading = await owner.open(number, self.partitions, self.name, self.incarnation)
             except LogError as error:
                 self._stop_partition(number, error)
                 continue
@@ -148,9 +147,7 @@ class Node:
         while True:
             await asyncio.sleep(TRIM_EVENTS_EVERY_S)
             with contextlib.suppress(LogError):
-                await trim_events(
-                    self.log, list(self.owners.values()), self.clock, self.settings
-                )
+                await trim_events(self.log, list(self.owners.values()), self.clock, self.settings)
 
     async def _release_all(self) -> None:
         for owner in list(self.owners.values()):
@@ -205,7 +202,9 @@ class Node:
         ts = event.ts or now_ms
         return Event(event.name, event.data, event.id, ts, event.user, internal, now_ms)
 
-    async def ask(self, partition: int, message: Message, request_id: bytes = b"") -> RequestAnswered:
+    async def ask(
+        self, partition: int, message: Message, request_id: bytes = b""
+    ) -> RequestAnswered:
         """Send a request to a partition and wait for its answer.
 
         Raises:
@@ -290,8 +289,7 @@ def _raise_for(answer: RequestAnswered) -> None:
 
 
 def _body(answer: RequestAnswered) -> dict[str, object]:
-    body = json.loads(answer.body)
-    assert isinstance(body, dict), "answers are objects"
+    body: dict[str, object] = json.loads(answer.body)  # answers are objects
     return body
 
 

@@ -9,16 +9,15 @@ import secrets
 from dataclasses import dataclass, field
 
 from stepfold.port import Fact
-from stepfold_schemas import codec
-from stepfold_schemas.codec import UndecodableError
-from stepfold_schemas.entries import Decision, PartitionClaimed, PartitionRestated
-from stepfold_schemas.ids import key_of
-
 from stepfold_engine.core.fold import begin, claim_in, fold
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.errors import CorruptLogError, LogError
 from stepfold_engine.facts import facts_of
 from stepfold_engine.log.base import JOURNAL, Log, NewRecord
+from stepfold_schemas import codec
+from stepfold_schemas.codec import UndecodableError
+from stepfold_schemas.entries import Decision, PartitionClaimed, PartitionRestated
+from stepfold_schemas.ids import key_of
 
 READ_BYTES = 4 * 1024 * 1024
 FACTS_KEPT_BYTES = 64 * 1024 * 1024
@@ -133,9 +132,7 @@ def _decode(number: int, offset: int, value: bytes) -> Decision:
         raise CorruptLogError(JOURNAL, number, offset, str(error)) from error
 
 
-async def claim(
-    log: Log, reading: Reading, node: str, incarnation: str, now_ms: int
-) -> bool:
+async def claim(log: Log, reading: Reading, node: str, incarnation: str, now_ms: int) -> bool:
     """Claim the partition; return whether the claim was accepted.
 
     On return the state is folded up to the claim, accepted or not.

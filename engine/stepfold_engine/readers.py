@@ -2,17 +2,16 @@
 
 import logging
 
-from stepfold_schemas import codec
-from stepfold_schemas.codec import UndecodableError
-from stepfold_schemas.entries import Entry, InputRejected, PositionReset
-from stepfold_schemas.events import Event
-from stepfold_schemas.ids import partition_of
-
 from stepfold_engine.core.ending import values_of
 from stepfold_engine.core.inputs import EventArrived, MessageArrived
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.log.base import DEAD_LETTERS, EVENTS, INBOX, Log, NewRecord, Record
 from stepfold_engine.owner import Entries, Moved, Owner
+from stepfold_schemas import codec
+from stepfold_schemas.codec import UndecodableError
+from stepfold_schemas.entries import Entry, InputRejected, PositionReset
+from stepfold_schemas.events import Event
+from stepfold_schemas.ids import partition_of
 
 _log = logging.getLogger("stepfold")
 
@@ -67,7 +66,7 @@ class Reader:
                 arrived = event_of(record, self._topic, self._partition, self._owner.state)
                 self._owner.submit(arrived, after)
             else:
-                self._owner.submit(Moved(*after))
+                self._owner.submit(Moved(), after)
         except UndecodableError as error:
             await self._reject(record, str(error))
 
@@ -117,9 +116,7 @@ def event_of(record: Record, topic: str, partition: int, state: Partition) -> Ev
     except ValueError as error:
         raise UndecodableError(f"the event's data is not JSON: {error}") from error
     home = partition_of(event_id, state.count) == state.number
-    return EventArrived(
-        event, record.value, event_id, bool(event.id), record.at_ms, home, values
-    )
+    return EventArrived(event, record.value, event_id, bool(event.id), record.at_ms, home, values)
 
 
 def event_record(event: Event) -> NewRecord:

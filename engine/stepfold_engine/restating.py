@@ -10,10 +10,6 @@ import logging
 from collections import deque
 from dataclasses import dataclass
 
-from stepfold_schemas.entries import Entry, HistoryItem
-from stepfold_schemas import codec
-from stepfold_schemas.ids import key_of
-
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.decide.restate import (
     Piece,
@@ -24,16 +20,22 @@ from stepfold_engine.core.decide.restate import (
 )
 from stepfold_engine.core.inputs import HistoryCopied
 from stepfold_engine.core.partition import Partition
+from stepfold_engine.errors import LogError
 from stepfold_engine.facts import facts_of
 from stepfold_engine.histories import read_decision
-from stepfold_engine.errors import LogError
 from stepfold_engine.log.base import EVENTS, INBOX, JOURNAL, Log
 from stepfold_engine.owner import Entries, Owner
 from stepfold_engine.settings import Settings
+from stepfold_schemas import codec
+from stepfold_schemas.entries import Entry, HistoryItem
+from stepfold_schemas.ids import key_of
 
 _log = logging.getLogger("stepfold")
 
 PIECES_A_TURN = 64
+PIECE_BYTES = 256 * 1024
+"""About how much one record of a round holds."""
+
 LOOK_EVERY_S = 1.0
 RUNS_FACTOR = 4
 
@@ -116,11 +118,20 @@ class Restating:
             if kind == "run" and isinstance(which, bytes):
                 await self._copy_history(which)
 
-        def make(state: Partition) -> list[Entry]:
-            return [entry for piece in some for entry in restate(state, piece)]
+        left = deque(some)
 
-        owner.submit(Entries(make))
-        await owner.settled()
+        def make(state: Partition) -> list[Entry]:
+            entries: list[Entry] = []
+            size = 0
+            while left and size < PIECE_BYTES:
+                for entry in restate(state, left.popleft()):
+                    entries.append(entry)
+                    size += len(codec.encode(entry))
+            return entries
+
+        while left:
+            owner.submit(Entries(make))
+            await owner.settled()
 
     async def _copy_history(self, key: bytes) -> None:
         """Copy what trimming will cut of a run's history."""
@@ -128,18 +139,21 @@ class Restating:
         run = owner.state.runs.get(key)
         if run is None or not self._cut:
             return
-        old = [seq for seq in run.seqs if owner.offset_of(seq) < self._cut]
-        if not old:
-            return
+        old = [seq for seq in run.seqs if owner.state.offset_hint(seq) < self._cut]
         items: list[HistoryItem] = []
-        for seq in old:
+        copied, pieces_made = 0, 0
+        for index, seq in enumerate(old):
             _, decision = await read_decision(self._log, owner, seq)
             items.extend(
                 HistoryItem(fact.at_ms, codec.encode(fact.entry))
                 for of, fact in facts_of(decision)
                 if key_of(of) == key
             )
-        owner.submit(HistoryCopied(run.id, len(old), items))
+            full = sum(len(item.entry) for item in items) >= PIECE_BYTES
+            if full or index == len(old) - 1:
+                replaces = index + 1 - copied
+                owner.submit(HistoryCopied(run.id, pieces_made, replaces, items))
+                copied, pieces_made, items = index + 1, pieces_made + 1, []
 
     async def _trim(self) -> None:
         number = self._owner.state.number

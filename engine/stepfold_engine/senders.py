@@ -3,12 +3,11 @@
 import asyncio
 import logging
 
-from stepfold_schemas import codec
-from stepfold_schemas.messages import Letter, MessageUndeliverable
-
 from stepfold_engine.errors import LogError, RecordTooLargeError
 from stepfold_engine.log.base import INBOX, Log, NewRecord
 from stepfold_engine.owner import Owner
+from stepfold_schemas import codec
+from stepfold_schemas.messages import Letter, MessageUndeliverable
 
 _log = logging.getLogger("stepfold")
 
@@ -73,7 +72,7 @@ class Sender:
             try:
                 await self._log.append(INBOX, self._destination, [record])
             except RecordTooLargeError as error:
-                _log.error("message %d to partition %d: %s", number, self._destination, error)  # noqa: TRY400 - expected, the text says all
+                _log.error("message %d to partition %d: %s", number, self._destination, error)
                 lost = codec.encode(MessageUndeliverable(str(error)))
                 letter = codec.encode(Letter(source, number, b"", lost))
                 await self._log.append(INBOX, self._destination, [NewRecord(letter)])
@@ -88,5 +87,3 @@ async def request(log: Log, partition: int, request_id: bytes, message: bytes) -
     """
     letter = Letter(-1, 0, request_id, message)
     await log.append(INBOX, partition, [NewRecord(codec.encode(letter))])
-
-

@@ -8,9 +8,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from stepfold_schemas.entries import Entry
-from stepfold_schemas.ids import ulid_text
-
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.decide import trials
 from stepfold_engine.core.partition import Partition
@@ -19,6 +16,8 @@ from stepfold_engine.histories import read_history
 from stepfold_engine.native import Native
 from stepfold_engine.owner import Entries, Owner
 from stepfold_engine.settings import Settings
+from stepfold_schemas.entries import Entry
+from stepfold_schemas.ids import ulid_text
 
 _log = logging.getLogger("stepfold")
 

@@ -131,7 +131,7 @@ def _decode(data: bytes) -> object:
         value = kind.from_plain(plain)
     except UndecodableError:
         raise
-    except Exception as error:  # noqa: BLE001 - fastavro raises many kinds on damaged bytes
+    except Exception as error:
         msg = f"damaged {kind.cls.__name__}: {type(error).__name__}: {error}"
         raise UndecodableError(msg) from error
     if source.tell() != len(data):
@@ -142,7 +142,9 @@ def _decode(data: bytes) -> object:
 
 def _unknown(data: bytes) -> str:
     if data[:2] != _MARKER:
-        return f"not in Avro's single-object encoding (it begins with {data[:2].hex() or 'nothing'})"
+        return (
+            f"not in Avro's single-object encoding (it begins with {data[:2].hex() or 'nothing'})"
+        )
     return (
         f"written with an unknown schema, fingerprint {data[2:_HEADER_BYTES].hex()};"
         " a newer release of stepfold can read it"

@@ -15,7 +15,6 @@ Ids: ``run`` is the run's ULID (16 bytes), ``step`` a step's key (20 bytes, ``id
 from dataclasses import dataclass, field
 
 
-
 @dataclass(frozen=True, slots=True)
 class Error:
     """What went wrong: the exception's class name, its text and its traceback ("" if none)."""
@@ -53,7 +52,7 @@ class Condition:
 
     Attributes:
         event: the event's name, or a pattern that ends in ``/*`` or ``.*``.
-        expression: CEL over ``event`` (the run's trigger) and ``async`` (the candidate); "" if none.
+        expression: CEL over ``event`` (the run's trigger) and ``async`` (the candidate), or "".
         bindings: JSON object with those parts of the trigger that the expression reads.
         terms: equalities that follow from the expression; they filter before CEL is asked.
     """
@@ -184,8 +183,6 @@ class HistoryItem:
 
     at_ms: int
     entry: bytes
-
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,8 +321,6 @@ class PositionReset:
     partition: int
     expected: int
     start: int
-
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -605,7 +600,7 @@ class RunCancelled:
 
 @dataclass(frozen=True, slots=True)
 class RunStopped:
-    """The run's code diverged from its journal, or its journal is damaged; it waits for a person."""
+    """The run's code diverged, or its journal is damaged; it waits for a person."""
 
     run: bytes
     report: bytes
@@ -622,10 +617,11 @@ class RunResumed:
 class HistoryRestated:
     """The beginning of a run's journal, copied here before the log is trimmed.
 
-    The copy takes the place of the run's first ``replaces`` decisions.
+    The copy takes the place of ``replaces`` decisions of the run, behind its first ``skips``.
     """
 
     run: bytes
+    skips: int
     replaces: int
     items: list[HistoryItem]
 

@@ -7,6 +7,9 @@ and after its end late facts about it mean nothing.
 from collections.abc import Callable
 from typing import Any
 
+from stepfold_engine.core import timers
+from stepfold_engine.core.partition import HOUR_MS, REMEMBERED_MS, Partition, SignalWaiter
+from stepfold_engine.core.run import Run, from_head, started
 from stepfold_schemas.entries import (
     AttemptStarted,
     Decision,
@@ -57,10 +60,6 @@ from stepfold_schemas.entries import (
     WaitTimedOut,
 )
 from stepfold_schemas.ids import RUN_KEY_BYTES, key_of
-
-from stepfold_engine.core import timers
-from stepfold_engine.core.partition import HOUR_MS, REMEMBERED_MS, Partition, SignalWaiter
-from stepfold_engine.core.run import Run, from_head, started
 
 UNCLEAN_CLAIMS_MAX = 1
 """After more claims than this that followed no clean release, runs are suspected."""
@@ -479,8 +478,8 @@ def _run_resumed(state: Partition, e: RunResumed, d: Decision) -> None:
 def _history_restated(state: Partition, e: HistoryRestated, d: Decision) -> None:
     run = state.runs.edit(key_of(e.run))
     if run is not None:
-        # The copy takes the place of the first so many decisions of the run.
-        run.seqs = [d.seq, *run.seqs[e.replaces :]]
+        after = e.skips + e.replaces
+        run.seqs = [*run.seqs[: e.skips], d.seq, *run.seqs[after:]]
         _put_back(state, run, d)
 
 

@@ -1,10 +1,9 @@
 """A draft: the entries of one decision while they are gathered. Nothing is changed by it."""
 
+from stepfold_engine.core.partition import Partition
 from stepfold_schemas import codec
 from stepfold_schemas.entries import Entry, MessageQueued
 from stepfold_schemas.messages import Message
-
-from stepfold_engine.core.partition import Partition
 
 
 class Draft:

@@ -3,6 +3,9 @@
 import json
 from collections.abc import Sequence
 
+from stepfold_engine.core.draft import Draft
+from stepfold_engine.core.partition import Partition
+from stepfold_engine.core.run import Run
 from stepfold_schemas import codec
 from stepfold_schemas.entries import (
     Cancellation,
@@ -17,10 +20,6 @@ from stepfold_schemas.entries import (
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import home_of, partition_of, run_id, run_key, ulid_text
 from stepfold_schemas.messages import InvocationEnded, SignalWaitWithdrawn
-
-from stepfold_engine.core.draft import Draft
-from stepfold_engine.core.partition import Partition
-from stepfold_engine.core.run import Run
 
 FAILED_EVENT = "stepfold/function.failed"
 INVOKED_EVENT = "stepfold/function.invoked"

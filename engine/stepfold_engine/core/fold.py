@@ -6,10 +6,9 @@ rest of that epoch. So duplicates, records after a hole and a zombie's late appe
 every reader, for ever, by the log's own order.
 """
 
-from stepfold_schemas.entries import Decision, PartitionClaimed, PartitionRestated, SeqPlace
-
 from stepfold_engine.core.apply import apply
 from stepfold_engine.core.partition import Partition
+from stepfold_schemas.entries import Decision, PartitionClaimed, PartitionRestated, SeqPlace
 
 PLACES_MAX = 1_000
 """How many shifts between seq and offset are kept; older ones merge into an earlier hint."""
@@ -27,9 +26,7 @@ def accepts(state: Partition, decision: Decision) -> bool:
     """Say whether a record counts in this state."""
     if (claim := claim_in(decision)) is not None:
         return claim.epoch == state.epoch + 1
-    return (
-        decision.epoch == state.epoch and not state.broken and decision.seq == state.seq + 1
-    )
+    return decision.epoch == state.epoch and not state.broken and decision.seq == state.seq + 1
 
 
 def fold(state: Partition, decision: Decision, offset: int) -> bool:

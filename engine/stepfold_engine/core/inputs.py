@@ -66,8 +66,9 @@ class LookbackEnded:
 
 @dataclass(frozen=True, slots=True)
 class HistoryCopied:
-    """The first ``replaces`` decisions of a run, read from the log to be restated."""
+    """``replaces`` decisions of a run, behind its first ``skips``, read to be restated."""
 
     run: bytes
+    skips: int
     replaces: int
     items: Sequence[HistoryItem] = field(hash=False)

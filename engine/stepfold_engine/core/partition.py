@@ -6,13 +6,12 @@ Only ``apply`` changes it. Everyone else reads.
 from dataclasses import dataclass, field
 from hashlib import sha1
 
-from stepfold_schemas import codec
-from stepfold_schemas.entries import FunctionsDeclared, FunctionSpec, RequestAnswered
-
 from stepfold_engine.core.patterns import patterns_of
 from stepfold_engine.core.run import RunTable
 from stepfold_engine.core.timers import Timers
 from stepfold_engine.core.waits import WaitIndex
+from stepfold_schemas import codec
+from stepfold_schemas.entries import FunctionsDeclared, FunctionSpec, RequestAnswered
 
 HOUR_MS = 3_600_000
 REMEMBERED_MS = 24 * HOUR_MS
@@ -145,4 +144,3 @@ def digest_of(functions: list[FunctionSpec]) -> bytes:
     ordered = sorted(functions, key=lambda f: f.id)
     whole = codec.encode(FunctionsDeclared("", 0, ordered, []))
     return sha1(whole, usedforsecurity=False).digest()
-

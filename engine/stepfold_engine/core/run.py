@@ -185,7 +185,7 @@ class RunTable:
         """Forget a run."""
         self._runs.pop(key, None)
 
-    def keys(self) -> list[bytes]:
+    def sorted_keys(self) -> list[bytes]:
         """Return the keys of all runs, sorted."""
         return sorted(self._runs)
 
@@ -194,7 +194,7 @@ class RunTable:
         return sorted(k for k, run in self._runs.items() if isinstance(run, Run))
 
     def __iter__(self) -> Iterator[Run]:
-        for key in self.keys():
+        for key in self.sorted_keys():
             if (run := self.get(key)) is not None:
                 yield run
 

@@ -7,9 +7,8 @@ name alone if it has none, so an event costs one look-up per path that waits of 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from stepfold_schemas.entries import Condition
-
 from stepfold_engine.core.patterns import patterns_of
+from stepfold_schemas.entries import Condition
 
 Ref = tuple[bytes, bytes]
 """A run's key, and the step that waits; the step is empty for a cancellation."""
@@ -18,9 +17,7 @@ Ref = tuple[bytes, bytes]
 @dataclass(slots=True)
 class _Named:
     plain: set[Ref] = field(default_factory=set[Ref])
-    by_path: dict[str, dict[str, set[Ref]]] = field(
-        default_factory=dict[str, dict[str, set[Ref]]]
-    )
+    by_path: dict[str, dict[str, set[Ref]]] = field(default_factory=dict[str, dict[str, set[Ref]]])
 
     def empty(self) -> bool:
         return not self.plain and not self.by_path

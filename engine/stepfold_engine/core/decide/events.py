@@ -2,6 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 
+from stepfold_engine.core.draft import Draft
+from stepfold_engine.core.ending import cancel_run, start_run
+from stepfold_engine.core.inputs import EventArrived, LookbackEnded
+from stepfold_engine.core.limits import DAY_MS
+from stepfold_engine.core.matching import Matching
+from stepfold_engine.core.partition import Partition
+from stepfold_engine.core.patterns import matches
+from stepfold_engine.core.run import Run
+from stepfold_engine.core.waits import Ref
+from stepfold_engine.errors import InvalidOptionError
 from stepfold_schemas.entries import (
     Cancellation,
     CancelOn,
@@ -13,17 +23,6 @@ from stepfold_schemas.entries import (
 )
 from stepfold_schemas.ids import key_of, partition_of, run_key
 from stepfold_schemas.messages import RunRequested
-
-from stepfold_engine.core.draft import Draft
-from stepfold_engine.core.ending import cancel_run, start_run
-from stepfold_engine.core.inputs import EventArrived, LookbackEnded
-from stepfold_engine.core.limits import DAY_MS
-from stepfold_engine.core.matching import Matching
-from stepfold_engine.core.partition import Partition
-from stepfold_engine.core.patterns import matches
-from stepfold_engine.core.run import Run
-from stepfold_engine.core.waits import Ref
-from stepfold_engine.errors import InvalidOptionError
 
 REFS_A_DECISION_MAX = 2_000
 """How many waits one record wakes; an event that wakes more is decided in parts."""
@@ -59,8 +58,7 @@ def event_arrived(
 
 def _accepts(spec: FunctionSpec, arrived: EventArrived, matching: Matching) -> bool:
     return any(
-        matches(t.event, arrived.event.name)
-        and matching.accepts(t.expression, arrived.values)
+        matches(t.event, arrived.event.name) and matching.accepts(t.expression, arrived.values)
         for t in spec.triggers
     )
 
@@ -167,4 +165,3 @@ def lookback_ended(state: Partition, ended: LookbackEnded) -> list[Entry]:
     if ended.event is None or ended.event_id in run.received:
         return [LookbackFinished(run.id, ended.step)]
     return [EventMatched(ended.event, ended.event_id, [WaitRef(run.id, ended.step)])]
-

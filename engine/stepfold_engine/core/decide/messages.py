@@ -3,6 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from stepfold_engine.core.decide.events import cancellations_of
+from stepfold_engine.core.draft import Draft
+from stepfold_engine.core.ending import cancel_run, json_bytes, start_run, values_of
+from stepfold_engine.core.inputs import MessageArrived
+from stepfold_engine.core.matching import Matching
+from stepfold_engine.core.partition import Partition, digest_of
+from stepfold_engine.core.run import Run
 from stepfold_schemas import codec
 from stepfold_schemas.entries import (
     Entry,
@@ -37,14 +44,6 @@ from stepfold_schemas.messages import (
     SignalWaitRequested,
     SignalWaitWithdrawn,
 )
-
-from stepfold_engine.core.decide.events import cancellations_of
-from stepfold_engine.core.draft import Draft
-from stepfold_engine.core.ending import cancel_run, json_bytes, start_run, values_of
-from stepfold_engine.core.inputs import MessageArrived
-from stepfold_engine.core.matching import Matching
-from stepfold_engine.core.partition import Partition, digest_of
-from stepfold_engine.core.run import Run
 
 REPLACED_MAX = 100
 """How many replaced declarations of an app are remembered."""
@@ -219,7 +218,7 @@ def _functions_submitted(a: _Arrival, m: FunctionsSubmitted) -> None:
         a.answer(409, {"error": text})
         return
     if current is not None:
-        replaced = [r for r in replaced if r != digest][-REPLACED_MAX:] + [digest_of(old)]
+        replaced = [*[r for r in replaced if r != digest][-REPLACED_MAX:], digest_of(old)]
     number = current.number + 1 if current is not None else 1
     a.draft.add(FunctionsDeclared(m.app, number, functions, replaced))
     _announce(a, m.app, number, functions, replaced)

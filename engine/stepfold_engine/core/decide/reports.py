@@ -7,6 +7,15 @@ current one, an outcome of a finished step, anything of an ended run.
 from collections.abc import Callable
 from typing import Any
 
+from stepfold_engine.core.draft import Draft
+from stepfold_engine.core.ending import INVOKED_EVENT, complete_run, fail_run
+from stepfold_engine.core.inputs import RunReported
+from stepfold_engine.core.limits import Limits
+from stepfold_engine.core.matching import Matching
+from stepfold_engine.core.partition import Partition
+from stepfold_engine.core.retry import retry_delay_ms
+from stepfold_engine.core.run import Run
+from stepfold_engine.errors import InvalidOptionError
 from stepfold_schemas import codec
 from stepfold_schemas.entries import (
     AttemptStarted,
@@ -45,16 +54,6 @@ from stepfold_schemas.reports import (
     RunRaised,
     RunReturned,
 )
-
-from stepfold_engine.core.draft import Draft
-from stepfold_engine.core.ending import INVOKED_EVENT, complete_run, fail_run
-from stepfold_engine.core.inputs import RunReported
-from stepfold_engine.core.limits import Limits
-from stepfold_engine.core.matching import Matching
-from stepfold_engine.core.partition import Partition
-from stepfold_engine.core.retry import retry_delay_ms
-from stepfold_engine.core.run import Run
-from stepfold_engine.errors import InvalidOptionError
 
 START_OF_RUN = -1
 """``AskWait.since_ms``: look back to the run's start."""
@@ -156,9 +155,7 @@ def _succeeded(report: _Report, item: AttemptSucceeded) -> None:
         return
     report.fresh.add(item.step)
     report.draft.add(
-        StepCompleted(
-            report.run.id, item.step, item.name, item.attempt, item.started_ms, item.data
-        )
+        StepCompleted(report.run.id, item.step, item.name, item.attempt, item.started_ms, item.data)
     )
 
 

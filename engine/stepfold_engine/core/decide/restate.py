@@ -6,6 +6,10 @@ by then is passed over, and what was made meanwhile lies behind the round's star
 
 from collections.abc import Iterator
 
+from stepfold_engine.core.fold import places_of
+from stepfold_engine.core.inputs import HistoryCopied
+from stepfold_engine.core.partition import Partition
+from stepfold_engine.core.run import head_of
 from stepfold_schemas.entries import (
     Counter,
     Entry,
@@ -19,11 +23,6 @@ from stepfold_schemas.entries import (
     RoundFinished,
     SignalHeld,
 )
-
-from stepfold_engine.core.fold import places_of
-from stepfold_engine.core.inputs import HistoryCopied
-from stepfold_engine.core.partition import Partition
-from stepfold_engine.core.run import head_of
 
 KEYS_A_PIECE_MAX = 10_000
 
@@ -62,7 +61,7 @@ def pieces(state: Partition) -> Iterator[Piece]:
     yield from [("hour", hour) for hour in sorted(state.ended)]
     for destination, unsent in sorted(state.unsent.items()):
         yield from [("message", (destination, number)) for number in sorted(unsent)]
-    yield from [("run", key) for key in state.runs.keys()]
+    yield from [("run", key) for key in state.runs.sorted_keys()]
 
 
 def restate(state: Partition, piece: Piece) -> list[Entry]:
@@ -72,9 +71,9 @@ def restate(state: Partition, piece: Piece) -> list[Entry]:
             return _app(state, app)
         case ("signal", str(name)):
             waiter = state.signals.get(name)
-            return [] if waiter is None else [
-                SignalHeld(name, waiter.run, waiter.step, waiter.due_ms)
-            ]
+            return (
+                [] if waiter is None else [SignalHeld(name, waiter.run, waiter.step, waiter.due_ms)]
+            )
         case ("request", bytes(request)):
             answered = state.requests.get(request)
             return [] if answered is None else [answered]
@@ -94,7 +93,7 @@ def history_copied(state: Partition, copied: HistoryCopied) -> list[Entry]:
     """Return the copy of a run's first decisions, which trimming will cut."""
     if copied.run[6:] not in state.runs:
         return []
-    return [HistoryRestated(copied.run, copied.replaces, list(copied.items))]
+    return [HistoryRestated(copied.run, copied.skips, copied.replaces, list(copied.items))]
 
 
 def _app(state: Partition, app: str) -> list[Entry]:

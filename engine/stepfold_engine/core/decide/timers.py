@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+from stepfold_engine.core import timers
+from stepfold_engine.core.draft import Draft
+from stepfold_engine.core.ending import cancel_run
+from stepfold_engine.core.partition import Partition
+from stepfold_engine.core.run import Run
+from stepfold_engine.core.timers import Due
 from stepfold_schemas.entries import (
     Entry,
     Error,
@@ -14,13 +20,6 @@ from stepfold_schemas.entries import (
 )
 from stepfold_schemas.ids import home_of
 from stepfold_schemas.messages import SignalWaitClosed
-
-from stepfold_engine.core import timers
-from stepfold_engine.core.draft import Draft
-from stepfold_engine.core.ending import cancel_run
-from stepfold_engine.core.partition import Partition
-from stepfold_engine.core.run import Run
-from stepfold_engine.core.timers import Due
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,10 @@
 """Suspects: which runs go on after the process died, and which one is to blame."""
 
+from stepfold_engine.core.draft import Draft
+from stepfold_engine.core.ending import fail_run
+from stepfold_engine.core.limits import Limits
+from stepfold_engine.core.partition import Partition
+from stepfold_engine.core.run import Run
 from stepfold_schemas.entries import (
     Entry,
     Error,
@@ -8,12 +13,6 @@ from stepfold_schemas.entries import (
     SuspectsCleared,
     SuspectsResumed,
 )
-
-from stepfold_engine.core.draft import Draft
-from stepfold_engine.core.ending import fail_run
-from stepfold_engine.core.limits import Limits
-from stepfold_engine.core.partition import Partition
-from stepfold_engine.core.run import Run
 
 
 def next_trial(state: Partition) -> list[Entry]:
@@ -41,9 +40,7 @@ def condemned(state: Partition, limits: Limits) -> Run | None:
     return None
 
 
-def condemn(
-    state: Partition, run: Run, now_ms: int, events: list[bytes]
-) -> list[Entry]:
+def condemn(state: Partition, run: Run, now_ms: int, events: list[bytes]) -> list[Entry]:
     """Return the decision that fails what kills the process: the step under way, else the run."""
     running = [o for o in run.operations.values() if o.kind == "running"]
     if len(running) == 1:
@@ -70,4 +67,3 @@ def _message(run: Run, what: str) -> str:
         " It was killed from inside (a crash of native code, os._exit) or from outside for what it"
         " used (memory); it is not tried again."
     )
-
