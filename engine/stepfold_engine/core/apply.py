@@ -79,8 +79,10 @@ OUTCOMES = (
 
 def apply(state: Partition, decision: Decision) -> None:
     """Change the state by an accepted decision."""
-    state.seq = decision.seq
-    state.fold_from = decision.fold_from
+    if not (decision.entries and isinstance(decision.entries[0], PartitionClaimed)):
+        # A claim takes no number: it was written by who may not have read all before it.
+        state.seq = decision.seq
+        state.fold_from = decision.fold_from
     for position in decision.positions:
         state.positions[position.topic, position.partition] = (position.offset, position.part)
     for entry in decision.entries:

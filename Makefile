@@ -1,0 +1,40 @@
+# Everything that a person or a machine runs. Needs Python 3.11 or newer and a package index.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-quick check lint bench-quick clean
+
+help: ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+$(READY): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[engine]' --group dev
+	@touch $@
+
+demo: $(READY) ## Process a thousand orders, kill the engine in the middle, check that nothing is lost.
+	$(BIN)/python -m examples.orders.demo
+
+test: $(READY) ## Run every test that this machine can run.
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+test-quick: $(READY) ## Run the tests that start no processes.
+	$(BIN)/python -m pytest -n 2 -m "not process" $(ARGS)
+
+lint: $(READY) ## Check format, style, types and the layers.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+check: lint test ## What CI runs.
+
+bench-quick: $(READY) ## Measure W1, W3 and W5 in about two minutes.
+	$(BIN)/python -m bench.quick
+
+clean: ## Remove what was installed and what the demo wrote.
+	rm -rf $(VENV) .demo .stepfold
