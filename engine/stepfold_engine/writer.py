@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.fold import claim_in, note_place
 from stepfold_engine.core.partition import Partition
-from stepfold_engine.errors import AppendRefusedError, FencedError, LogError
+from stepfold_engine.errors import AppendRefusedError, CorruptLogError, FencedError, LogError
 from stepfold_engine.log.base import JOURNAL, Log, NewRecord
 from stepfold_engine.ownership import Reading, claim, headers_of, read_up_to
 from stepfold_schemas import codec
@@ -62,6 +62,8 @@ class JournalWriter:
             self.stalled = True
             await asyncio.sleep(FULL_RETRY_S)
             return batch
+        except CorruptLogError:
+            raise
         except LogError as error:
             _log.warning("partition %d: %s; claiming again", self._state.number, error)
             return await self._claim_again(batch)

@@ -1,0 +1,10 @@
+"""History: a disposable index of runs, made of the journals, for questions about runs.
+
+It is never asked by the engine. If its file is missing, damaged or of another log, it is made
+again from where the journals start.
+"""
+
+from stepfold_engine.history.index import History, short_id
+from stepfold_engine.history.views import Outcome, RunFilter, RunView, Waiting
+
+__all__ = ["History", "Outcome", "RunFilter", "RunView", "Waiting", "short_id"]

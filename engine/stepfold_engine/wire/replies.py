@@ -1,0 +1,79 @@
+"""Replies: the envelopes of the protocol, and errors as HTTP sees them."""
+
+import json
+import logging
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from stepfold_engine.errors import (
+    AppendRefusedError,
+    EngineError,
+    LogFullError,
+    RecordTooLargeError,
+    RequestRefusedError,
+)
+
+_log = logging.getLogger("stepfold")
+
+
+class BadRequestError(RequestRefusedError):
+    """The caller is wrong; the message says how."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, message)
+
+
+def json_reply(body: object, status: int = 200) -> Response:
+    """Return a reply with this JSON."""
+    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(data, status, media_type="application/json")
+
+
+def data_reply(data: object, **metadata: object) -> Response:
+    """Return a success in the envelope of the v1 API."""
+    about = {"fetched_at": rfc3339(None), "cached_until": None, **metadata}
+    return json_reply({"data": data, "metadata": about})
+
+
+def error_reply(status: int, message: str, **more: object) -> Response:
+    """Return an error in the envelope of every endpoint."""
+    return json_reply({**more, "error": message, "status": status}, status)
+
+
+def status_of(error: EngineError) -> int:
+    """Return the HTTP status that tells a caller what this error means for him."""
+    match error:
+        case RequestRefusedError(status=status):
+            return status
+        case LogFullError():
+            return 507
+        case RecordTooLargeError():
+            return 413
+        case AppendRefusedError():
+            return 503
+        case _:
+            return 500
+
+
+async def on_engine_error(_: Request, error: Exception) -> Response:
+    """Answer for an error that the engine raised on purpose."""
+    assert isinstance(error, EngineError), "registered for these only"
+    return error_reply(status_of(error), str(error))
+
+
+async def on_any_error(request: Request, error: Exception) -> Response:
+    """Answer for an error of ours, without details."""
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return error_reply(500, "internal error; the engine's log has the details")
+
+
+def rfc3339(at_ms: int | None) -> str:
+    """Write a time, or now, as RFC 3339 in UTC with milliseconds.
+
+    >>> rfc3339(1_756_000_000_123)
+    '2025-08-24T01:46:40.123Z'
+    """
+    at = datetime.now(UTC) if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,162 @@
+"""Durations and times as authors write them, to milliseconds.
+
+A duration is text (``"3d"``, ``"7 days"``, ``"1h30m"``), a ``timedelta``, or an ``int`` of
+milliseconds. A time is an aware ``datetime`` or ISO 8601 text with an offset.
+"""
+
+import logging
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+Duration = str | int | timedelta
+"""``"90s"``, ``"1h30m"``, ``"7 days"``, a ``timedelta``, or milliseconds."""
+
+DAY_MS = 86_400_000
+WAIT_MS_MAX = 366 * DAY_MS
+"""The longest sleep or wait."""
+
+HINT_BELOW_MS = 1_000
+"""A number below this was probably meant as seconds."""
+
+_UNITS_MS = {
+    "ms": 1,
+    "s": 1_000,
+    "m": 60_000,
+    "h": 3_600_000,
+    "d": DAY_MS,
+    "w": 7 * DAY_MS,
+}
+_WORDS = {
+    "millisecond": "ms",
+    "milliseconds": "ms",
+    "sec": "s",
+    "secs": "s",
+    "second": "s",
+    "seconds": "s",
+    "min": "m",
+    "mins": "m",
+    "minute": "m",
+    "minutes": "m",
+    "hr": "h",
+    "hrs": "h",
+    "hour": "h",
+    "hours": "h",
+    "day": "d",
+    "days": "d",
+    "week": "w",
+    "weeks": "w",
+}
+_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)[\s,]*")
+_EXAMPLES = '"30s", "1h30m", "7 days"'
+
+_log = logging.getLogger("stepfold")
+
+
+def duration_ms(value: Duration, what: str = "duration") -> int:
+    """Return a duration in milliseconds.
+
+    Args:
+        value: the duration.
+        what: how an error names it.
+
+    Raises:
+        TypeError: it is a float or something else that is no duration.
+        ValueError: it cannot be read, is negative, or is longer than 366 days.
+
+    >>> duration_ms("1w2d3h4m5s6ms")
+    788645006
+    >>> duration_ms("7 days") == duration_ms(timedelta(days=7)) == 604_800_000
+    True
+    """
+    if isinstance(value, str):
+        ms = _parse(value, what)
+    elif isinstance(value, timedelta):
+        ms = value // timedelta(milliseconds=1)
+    else:
+        ms = _checked_int(value, what)
+    if ms < 0:
+        raise ValueError(f"{what} is negative: {value!r}")
+    if ms > WAIT_MS_MAX:
+        days = WAIT_MS_MAX // DAY_MS
+        raise ValueError(f"{what} {value!r} is longer than {days} days, the limit")
+    return ms
+
+
+def _checked_int(value: object, what: str) -> int:
+    if isinstance(value, float):
+        msg = (
+            f"{what} is a float, {value!r}, which does not say its unit:"
+            f' write "{value:g}s" for seconds, or {int(value * 1000)} for milliseconds'
+        )
+        raise TypeError(msg)
+    if not isinstance(value, int) or isinstance(value, bool):
+        msg = (
+            f"{what} is a {type(value).__name__}: write text such as {_EXAMPLES},"
+            " a timedelta, or an int of milliseconds"
+        )
+        raise TypeError(msg)
+    if 0 < value < HINT_BELOW_MS:
+        _log.warning("%s: %d is %d ms; did you mean '%ds'?", what, value, value, value)
+    return value
+
+
+def _parse(text: str, what: str) -> int:
+    total, position, lowered = Decimal(0), 0, text.lower()
+    while position < len(lowered):
+        part = _PART.match(lowered, position)
+        unit = _WORDS.get(part[2], part[2]) if part else ""
+        if part is None or unit not in _UNITS_MS:
+            position = -1
+            break
+        total += Decimal(part[1]) * _UNITS_MS[unit]
+        position = part.end()
+    if position <= 0:
+        msg = (
+            f"{what} {text!r} cannot be read: write numbers with the units"
+            f" {', '.join(_UNITS_MS)} or their English words, such as {_EXAMPLES}"
+        )
+        raise ValueError(msg)
+    if total != int(total):
+        raise ValueError(f"{what} {text!r} is not a whole number of milliseconds")
+    return int(total)
+
+
+def time_ms(value: datetime | str, what: str = "time") -> int:
+    """Return a time in milliseconds since 1970.
+
+    Raises:
+        TypeError: it is neither a datetime nor text.
+        ValueError: it has no offset, or cannot be read.
+
+    >>> time_ms("1970-01-01T01:00:00+01:00")
+    0
+    """
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError as error:
+            msg = f"{what} {value!r} is not ISO 8601, such as 2030-01-31T09:00:00+01:00"
+            raise ValueError(msg) from error
+        if moment.tzinfo is None:
+            msg = f"{what} {value!r} has no offset: write {value}+00:00, or {value}Z, for UTC"
+            raise ValueError(msg)
+    elif isinstance(value, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+        moment = value
+        if moment.tzinfo is None:
+            msg = (
+                f"{what} {value!r} is a naive datetime, which names no instant: write"
+                " datetime.now(UTC) + …, or add tzinfo=UTC"
+            )
+            raise ValueError(msg)
+    else:
+        raise TypeError(f"{what} is a {type(value).__name__}: give an aware datetime or ISO text")
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment(at_ms: int) -> datetime:
+    """Return milliseconds since 1970 as an aware datetime in UTC."""
+    return _EPOCH + timedelta(milliseconds=at_ms)

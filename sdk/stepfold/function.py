@@ -1,0 +1,150 @@
+"""Functions: what ``app.function`` makes of a plain Python function."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
+
+from stepfold_schemas import entries
+
+from stepfold import options
+from stepfold.durations import Duration, duration_ms
+from stepfold.fingerprint import fingerprint
+from stepfold.options import CancelOn, Retry, Trigger
+from stepfold.origins import Origins
+from stepfold.serde import Reader, reader_of
+
+if TYPE_CHECKING:
+    # They lead back here; nothing but names of types is needed of them.
+    from stepfold.context import Context
+    from stepfold.sync import SyncContext
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+FAILURE_SUFFIX = "-failure"
+FAILURE_RETRIES = 1
+_VERSION_CHARS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionOptions:
+    """What may be said about a function; see ``App.function``."""
+
+    on: str | Trigger | Sequence[str | Trigger] | None = None
+    if_: str | None = None
+    retries: int | Retry | None = None
+    idempotency: str | None = None
+    cancel_on: CancelOn | Sequence[CancelOn] | None = None
+    start_timeout: Duration | None = None
+    finish_timeout: Duration | None = None
+    name: str | None = None
+    version: str | None = None
+
+
+class Function(Generic[R_co]):
+    """A durable function.
+
+    It is not called directly: an event starts it, or another function invokes it.
+
+    Attributes:
+        id: its full id, ``<app>-<id>``.
+        name: its name for people.
+        call: the Python function itself.
+        is_async: whether that is an ``async def``.
+        failure: the function that handles its failures, if there is one.
+    """
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the author's word
+        call: Callable[..., object],
+        given: FunctionOptions,
+        added: Callable[["Function[Any]"], None],
+    ) -> None:
+        if not callable(call):
+            raise TypeError(f"function {id!r}: a Python function is needed, not {call!r}")
+        if inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call):
+            raise TypeError(f"function {id!r}: a function that yields cannot be durable")
+        self.id, self.call = id, call
+        self.name = given.name or getattr(call, "__name__", id)
+        self.is_async = inspect.iscoroutinefunction(call)
+        self.failure: Function[Any] | None = None
+        self.origins = Origins(call.__module__)
+        self._added = added
+        self._reader: Reader | None = None
+        self._reader_made = False
+        self._spec = _declared(self, given)
+        self.__doc__ = call.__doc__
+        self.__name__ = getattr(call, "__name__", id)
+        self.__module__ = call.__module__
+
+    def __repr__(self) -> str:
+        return f"<stepfold function {self.id}>"
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """Refuse: a durable function is started by an event, or invoked by another one."""
+        msg = (
+            f"{self.id} is a durable function and is not called directly: send an event that starts"
+            f' it, or write "await ctx.step.invoke(…, function={self.__name__})" in another function'
+        )
+        raise TypeError(msg)
+
+    def spec(self) -> entries.FunctionSpec:
+        """Return the function as it is declared to the engine."""
+        return replace(self._spec, on_failure=self.failure.id if self.failure else "")
+
+    @property
+    def reader(self) -> Reader | None:
+        """What reads its result back from JSON, if its return annotation asks for more."""
+        if not self._reader_made:
+            # Not before it is needed: the annotation may name what is defined further down.
+            self._reader, self._reader_made = reader_of(self.call), True
+        return self._reader
+
+    @overload
+    def on_failure(
+        self, call: "Callable[[Context], Coroutine[Any, Any, R]]", /
+    ) -> "Function[R]": ...
+    @overload
+    def on_failure(self, call: "Callable[[SyncContext], R]", /) -> "Function[R]": ...
+    def on_failure(self, call: Callable[..., Any], /) -> "Function[Any]":
+        """Have this called when a run of the function has failed for good.
+
+        ``ctx.event`` is then ``stepfold/function.failed``, its data ``function_id``, ``run_id``,
+        ``event`` (what had started the run) and ``error`` (``name``, ``message``, ``stack``).
+
+        Raises:
+            ValueError: it has a failure handler already.
+        """
+        if self.failure is not None:
+            raise ValueError(f"function {self.id} has a failure handler already")
+        given = FunctionOptions(retries=FAILURE_RETRIES)
+        failure = Function[Any](self.id + FAILURE_SUFFIX, call, given, self._added)
+        self._added(failure)
+        self.failure = failure
+        return failure
+
+
+def _declared(function: Function[Any], given: FunctionOptions) -> entries.FunctionSpec:
+    """Return what is declared of a function; refuse what is not well formed."""
+    try:
+        mark = fingerprint(function.call)
+        return entries.FunctionSpec(
+            function.id,
+            function.name,
+            given.version or mark[:_VERSION_CHARS],
+            mark,
+            options.triggers(given.on, given.if_),
+            options.retry_policy(given.retries),
+            options.idempotency_key(given.idempotency),
+            options.cancellations(given.cancel_on),
+            0 if given.start_timeout is None else duration_ms(given.start_timeout, "start_timeout"),
+            0
+            if given.finish_timeout is None
+            else duration_ms(given.finish_timeout, "finish_timeout"),
+        )
+    except ValueError as error:
+        raise ValueError(f"function {function.id}: {error}") from error
+    except TypeError as error:
+        raise TypeError(f"function {function.id}: {error}") from error

@@ -1,0 +1,169 @@
+"""Options of functions and steps, as authors write them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stepfold_schemas import entries
+
+from stepfold.durations import Duration, duration_ms
+
+RETRIES_MAX = 20
+TRIGGERS_MAX = 10
+CANCELLATIONS_MAX = 5
+EVENT_NAME_CHARS_MAX = 255
+
+_PATH = re.compile(r"data(\.[A-Za-z_][A-Za-z0-9_]*)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """An event that starts a function.
+
+    Attributes:
+        event: its name, or a pattern that ends in ``/*`` or ``.*``.
+        if_: a CEL expression over ``event`` that must be true, such as ``event.data.total > 100``.
+    """
+
+    event: str
+    if_: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOn:
+    """An event that cancels a function's runs.
+
+    Attributes:
+        event: its name, or a pattern that ends in ``/*`` or ``.*``.
+        if_: a CEL expression over ``event``, which started the run, and ``async``, this one.
+        match: a path such as ``data.order_id`` that must be equal in both events.
+        timeout: how long after the run's start it may come; None for as long as the run lasts.
+    """
+
+    event: str
+    if_: str | None = None
+    match: str | None = None
+    timeout: Duration | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how late something that failed is tried again.
+
+    The delay before retry n (from 1) is ``delay * factor ** (n - 1)``, at most ``max_delay``, plus
+    a share of up to ``jitter`` of it.
+    """
+
+    retries: int = 4
+    delay: Duration = "2s"
+    factor: float = 4.0
+    max_delay: Duration = "1h"
+    jitter: float = 0.25
+
+
+def retry_policy(given: int | Retry | None) -> entries.RetryPolicy:
+    """Return a retry policy as it is declared.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    if given is None:
+        return entries.RetryPolicy()
+    if isinstance(given, int):
+        given = Retry(given)
+    if not 0 <= given.retries <= RETRIES_MAX:
+        raise ValueError(f"retries is {given.retries}: it must be from 0 to {RETRIES_MAX}")
+    if given.factor < 1:
+        raise ValueError(f"factor is {given.factor}: delays may not shrink, so at least 1")
+    if not 0 <= given.jitter <= 1:
+        raise ValueError(f"jitter is {given.jitter}: it is a share, from 0 to 1")
+    return entries.RetryPolicy(
+        given.retries,
+        duration_ms(given.delay, "delay"),
+        float(given.factor),
+        duration_ms(given.max_delay, "max_delay"),
+        float(given.jitter),
+    )
+
+
+def triggers(
+    given: str | Trigger | Sequence[str | Trigger] | None, if_: str | None
+) -> list[entries.Trigger]:
+    """Return what starts a function as it is declared.
+
+    Raises:
+        ValueError: there are too many, or a name is empty or too long.
+        TypeError: ``if_`` is given with something else than one event's name.
+    """
+    if given is None:
+        given = ()
+    if if_ is not None and not isinstance(given, str):
+        raise TypeError("if_ goes with one event's name; otherwise write Trigger(event, if_=…)")
+    if isinstance(given, str):
+        given = Trigger(given, if_)
+    listed = [given] if isinstance(given, Trigger) else list(given)
+    if len(listed) > TRIGGERS_MAX:
+        raise ValueError(f"{len(listed)} triggers; the limit is {TRIGGERS_MAX} a function")
+    all_ = [Trigger(one) if isinstance(one, str) else one for one in listed]
+    return [entries.Trigger(_event_name(one.event), one.if_ or "") for one in all_]
+
+
+def cancellations(given: CancelOn | Sequence[CancelOn] | None) -> list[entries.CancelOn]:
+    """Return what cancels a function's runs as it is declared.
+
+    Raises:
+        ValueError: there are too many, or one is not well formed.
+    """
+    if given is None:
+        return []
+    listed = [given] if isinstance(given, CancelOn) else list(given)
+    if len(listed) > CANCELLATIONS_MAX:
+        raise ValueError(f"{len(listed)} in cancel_on; the limit is {CANCELLATIONS_MAX} a function")
+    return [
+        entries.CancelOn(
+            _event_name(one.event),
+            " && ".join(_terms(one)),
+            0 if one.timeout is None else duration_ms(one.timeout, "timeout of cancel_on"),
+        )
+        for one in listed
+    ]
+
+
+def _terms(one: CancelOn) -> list[str]:
+    terms = [f"({one.if_})"] if one.if_ and one.match else [one.if_] if one.if_ else []
+    if one.match:
+        path = checked_path(one.match, "match")
+        terms.append(f"event.{path} == async.{path}")
+    return terms
+
+
+def idempotency_key(given: str | None) -> str:
+    """Return an idempotency key as a CEL expression over ``event``; "" for none.
+
+    >>> idempotency_key("data.order_id")
+    'event.data.order_id'
+    """
+    if not given:
+        return ""
+    return f"event.{given}" if _PATH.fullmatch(given) else given
+
+
+def checked_path(path: str, what: str) -> str:
+    """Return a path below an event, without a leading ``event.``.
+
+    Raises:
+        ValueError: it is not a path into the event's data.
+    """
+    path = path.removeprefix("event.")
+    if not _PATH.fullmatch(path):
+        raise ValueError(f"{what} is {path!r}: it is a path into the event such as data.order_id")
+    return path
+
+
+def _event_name(name: str) -> str:
+    if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+        raise ValueError(f"an event's name is text that is not empty, not {name!r}")
+    if len(name) > EVENT_NAME_CHARS_MAX:
+        msg = f"the event's name {name[:40]!r}… has {len(name)} characters"
+        raise ValueError(f"{msg}, the limit is {EVENT_NAME_CHARS_MAX}")
+    return name
