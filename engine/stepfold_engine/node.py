@@ -57,6 +57,7 @@ class Node:
         self.stopped_partitions: dict[int, str] = {}
         self.watchers: list[Watcher] = []
         self.partitions = 0
+        self._crashed = False
         self._events = 0
 
     @asynccontextmanager
@@ -89,12 +90,17 @@ class Node:
                 try:
                     yield
                 finally:
-                    await self._release_all()
+                    if not self._crashed:
+                        await self._release_all()
                     for task in background:
                         task.cancel()
                     tasks.create_task(_cancelled())
         except* _Stop:
             pass
+
+    def crash(self) -> None:
+        """Stop, from here on, as a killed process would: nothing is released. For tests."""
+        self._crashed = True
 
     async def _open_all(self) -> None:
         for number in range(self.partitions):

@@ -15,6 +15,7 @@ import enum
 import inspect
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from stepfold_schemas.entries import Error
@@ -43,14 +44,13 @@ class Attempt:
 
     __slots__ = (
         "body",
+        "context",
         "key",
         "loop",
         "name",
-        "noticed",
         "number",
         "outcome",
         "run",
-        "seen_running",
         "started_ms",
         "started_s",
         "state",
@@ -63,7 +63,8 @@ class Attempt:
         self.run, self.key, self.name, self.number, self.body = run, key, name, number, body
         self.state = _State.RUNNING
         self.started_ms, self.started_s = 0, 0.0
-        self.seen_running = False
+        # A copy: the thread of an earlier attempt may still be in its own.
+        self.context = body.context.copy()
         self.loop: UserLoop
         self.task: asyncio.Task[None] | None = None
         self.thread = 0
@@ -71,44 +72,51 @@ class Attempt:
         self.outcome: AttemptSucceeded | AttemptFailed | None = None
 
 
-class AttemptRunner:
-    """Runs attempts and reports their outcomes.
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the runners of one worker share: each has a loop of its own.
 
-    Args:
+    Attributes:
         engine: where outcomes go.
-        sessions: the current session of each run.
-        outcome_bytes_max: the largest result.
         threads: where plain functions run.
+        outcome_bytes_max: the largest result.
+        sessions: the current session of each run.
+        attempts: the attempts that run, or whose outcomes did not come back yet, by run and step.
     """
 
-    def __init__(
-        self,
-        engine: EnginePort,
-        sessions: dict[bytes, int],
-        outcome_bytes_max: int,
-        threads: ThreadPool,
-    ) -> None:
-        self._engine, self._sessions = engine, sessions
-        self._bytes_max, self._threads = outcome_bytes_max, threads
-        self._attempts: dict[bytes, dict[bytes, Attempt]] = {}
+    engine: EnginePort
+    threads: ThreadPool
+    outcome_bytes_max: int
+    sessions: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    attempts: dict[bytes, dict[bytes, Attempt]] = field(
+        default_factory=dict[bytes, dict[bytes, Attempt]]
+    )
+
+
+class AttemptRunner:
+    """Runs attempts on one loop and reports their outcomes."""
+
+    def __init__(self, shared: Shared, loop: UserLoop) -> None:
+        self._engine, self._threads = shared.engine, shared.threads
+        self._sessions, self._attempts = shared.sessions, shared.attempts
+        self._bytes_max, self._loop = shared.outcome_bytes_max, loop
         self._young: dict[Attempt, None] = {}
         self._sweeping = False
 
-    def start(self, loop: UserLoop, attempt: Attempt) -> None:
+    def start(self, attempt: Attempt) -> None:
         """Run an attempt, unless it runs or has ended already."""
         of_run = self._attempts.setdefault(attempt.run, {})
         known = of_run.get(attempt.key)
         if known is not None and known.number >= attempt.number:
             return
         of_run[attempt.key] = attempt
-        attempt.loop = loop
+        loop = attempt.loop = self._loop
         attempt.started_ms = loop.now_ms()
         attempt.started_s = loop.real_time()
         self._watch(attempt)
-        context = attempt.body.context
-        context.run(_enter, attempt)
+        attempt.context.run(_enter, attempt)
         if attempt.body.is_async:
-            attempt.task = loop.create_task(self._run(attempt), context=context)
+            attempt.task = loop.create_task(self._run(attempt), context=attempt.context)
             self._limit(attempt)
         else:
             loop.thread_began()
@@ -178,7 +186,7 @@ class AttemptRunner:
         if body.policy.timeout_ms:
             loop.call_soon_threadsafe(self._limit, attempt)
         try:
-            value = body.context.run(body.call, *body.args, **body.kwargs)
+            value = attempt.context.run(body.call, *body.args, **body.kwargs)
             if inspect.isawaitable(value):
                 then: Callable[[], None] = lambda: self._await(attempt, value)
             else:
@@ -202,10 +210,8 @@ class AttemptRunner:
     def _await(self, attempt: Attempt, value: Any) -> None:  # noqa: ANN401 - an awaitable
         """Await what a plain function returned, such as a lambda that calls an async one."""
         body = attempt.body
-        attempt.body = Body(
-            lambda: value, (), {}, body.policy, body.reader, contextvars.copy_context()
-        )
-        attempt.task = attempt.loop.create_task(self._run(attempt), context=body.context)
+        attempt.body = Body(lambda: value, (), {}, body.policy, body.reader, body.context)
+        attempt.task = attempt.loop.create_task(self._run(attempt), context=attempt.context)
 
     def _succeeded(self, attempt: Attempt, value: object) -> AttemptSucceeded | AttemptFailed:
         try:
@@ -267,7 +273,6 @@ class AttemptRunner:
 
     def _ignore(self, attempt: Attempt) -> None:
         attempt.state = _State.IGNORED
-        self._young.pop(attempt, None)
         if attempt.loop.is_closed():
             return
         attempt.loop.call_soon_threadsafe(self._let_go, attempt)
@@ -299,21 +304,21 @@ class AttemptRunner:
         self._young[attempt] = None
         if not self._sweeping:
             self._sweeping = True
-            attempt.loop.call_later(RUNNING_AFTER_S, self._sweep, attempt.loop)
+            self._loop.call_later(RUNNING_AFTER_S, self._sweep)
 
-    def _sweep(self, loop: UserLoop) -> None:
+    def _sweep(self) -> None:
         """Report the attempts that have run for a while. One timer serves them all."""
         self._sweeping = False
-        now_s = loop.real_time()
+        now_s = self._loop.real_time()
         while self._young:
             attempt = next(iter(self._young))
             left_s = attempt.started_s + RUNNING_AFTER_S - now_s
-            if left_s > 0 and attempt.loop is loop:
+            if left_s > 0:
                 self._sweeping = True
-                loop.call_later(left_s, self._sweep, loop)
+                self._loop.call_later(left_s, self._sweep)
                 return
             del self._young[attempt]
-            if attempt.state is _State.RUNNING and not attempt.seen_running:
+            if attempt.state is _State.RUNNING:
                 item = AttemptRunning(
                     attempt.key, attempt.name, attempt.number, attempt.started_ms
                 )

@@ -1,23 +1,21 @@
 """Functions: what ``app.function`` makes of a plain Python function."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
+from functools import cached_property
+from typing import Any, Generic, NoReturn, TypeVar, overload
 
 from stepfold_schemas import entries
 
-from stepfold import options
+from stepfold import options, serde
+from stepfold.context import Context
 from stepfold.durations import Duration, duration_ms
 from stepfold.fingerprint import fingerprint
 from stepfold.options import CancelOn, Retry, Trigger
 from stepfold.origins import Origins
 from stepfold.serde import Reader, reader_of
-
-if TYPE_CHECKING:
-    # They lead back here; nothing but names of types is needed of them.
-    from stepfold.context import Context
-    from stepfold.sync import SyncContext
+from stepfold.sync import SyncContext
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -72,8 +70,6 @@ class Function(Generic[R_co]):
         self.failure: Function[Any] | None = None
         self.origins = Origins(call.__module__)
         self._added = added
-        self._reader: Reader | None = None
-        self._reader_made = False
         self._spec = _declared(self, given)
         self.__doc__ = call.__doc__
         self.__name__ = getattr(call, "__name__", id)
@@ -94,20 +90,22 @@ class Function(Generic[R_co]):
         """Return the function as it is declared to the engine."""
         return replace(self._spec, on_failure=self.failure.id if self.failure else "")
 
-    @property
+    def read(self, data: bytes) -> R_co:
+        """Read a result back from JSON, as the return annotation says."""
+        reader = self.reader or serde.loads
+        result: R_co = reader(data)
+        return result
+
+    @cached_property
     def reader(self) -> Reader | None:
         """What reads its result back from JSON, if its return annotation asks for more."""
-        if not self._reader_made:
-            # Not before it is needed: the annotation may name what is defined further down.
-            self._reader, self._reader_made = reader_of(self.call), True
-        return self._reader
+        # Not before it is needed: the annotation may name what is defined further down.
+        return reader_of(self.call)
 
     @overload
-    def on_failure(
-        self, call: "Callable[[Context], Coroutine[Any, Any, R]]", /
-    ) -> "Function[R]": ...
+    def on_failure(self, call: Callable[[Context], Coroutine[Any, Any, R]], /) -> "Function[R]": ...
     @overload
-    def on_failure(self, call: "Callable[[SyncContext], R]", /) -> "Function[R]": ...
+    def on_failure(self, call: Callable[[SyncContext], R], /) -> "Function[R]": ...
     def on_failure(self, call: Callable[..., Any], /) -> "Function[Any]":
         """Have this called when a run of the function has failed for good.
 

@@ -295,6 +295,10 @@ class Replay:
         if ask.key not in self._closed:
             self.asked.pop(ask.key, None)
 
+    def is_settled(self, ask: Ask) -> bool:
+        """Say whether the journal holds the ask's outcome, or that it was abandoned."""
+        return ask.key in self._closed
+
     # What follows.
 
     def next(self) -> tuple[Ask, Outcome] | None:

@@ -61,7 +61,7 @@ class Scope:
             and then.
     """
 
-    __slots__ = ("__weakref__", "_outside", "_purge_at", "busy", "host", "origins", "ready", "tasks", "timers")
+    __slots__ = ("_outside", "_purge_at", "busy", "host", "origins", "ready", "tasks", "timers")
 
     def __init__(self, host: Host, origins: Origins) -> None:
         self.host, self.origins = host, origins
@@ -114,9 +114,10 @@ class Scope:
             return False
         if self._outside is not None and any(_is_awaited(future) for future in self._outside):
             return False
-        return all(self._task_is_blocked(task) for task in self.tasks if not task.done())
+        return all(self.task_is_blocked(task) for task in self.tasks if not task.done())
 
-    def _task_is_blocked(self, task: asyncio.Task[Any]) -> bool:
+    def task_is_blocked(self, task: asyncio.Task[Any]) -> bool:
+        """Say whether a task waits for the engine, or for other tasks of the run."""
         waiter: asyncio.Future[Any] | None = getattr(task, "_fut_waiter", None)
         if waiter is None or not self._is_durable(waiter):
             return False

@@ -5,6 +5,6 @@ again from where the journals start.
 """
 
 from stepfold_engine.history.index import History, short_id
-from stepfold_engine.history.views import Outcome, RunFilter, RunView, Waiting
+from stepfold_engine.history.views import STATUSES, Outcome, RunFilter, RunView, Waiting
 
-__all__ = ["History", "Outcome", "RunFilter", "RunView", "Waiting", "short_id"]
+__all__ = ["STATUSES", "History", "Outcome", "RunFilter", "RunView", "Waiting", "short_id"]

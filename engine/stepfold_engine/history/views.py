@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from stepfold_engine.core.run import Run
-from stepfold_engine.history.store import RUNNING, Row
+from stepfold_engine.history.store import CANCELLED, COMPLETED, FAILED, RUNNING, Row
 from stepfold_schemas.entries import Error, Operation
 
 SCHEDULED, WAITING, RETRYING = "scheduled", "waiting", "retrying"
 STOPPED, WITHOUT_CODE = "stopped", "waiting-for-code"
 LIVE_STATUSES = (SCHEDULED, RUNNING, WAITING, RETRYING, STOPPED, WITHOUT_CODE)
+STATUSES = (*LIVE_STATUSES, COMPLETED, FAILED, CANCELLED)
 
 _STEP_KINDS = ("step", "running")
 

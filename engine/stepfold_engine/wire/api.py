@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from importlib.metadata import version
 from typing import cast
 
 from starlette.applications import Starlette
@@ -14,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from stepfold_engine.errors import EngineError, RequestRefusedError
-from stepfold_engine.history import History, RunFilter, RunView
+from stepfold_engine.history import STATUSES, History, RunFilter, RunView
 from stepfold_engine.node import Node
 from stepfold_engine.wire.eventlog import EventFilter, event_by_id, newest_events
 from stepfold_engine.wire.ingest import Ingest, parse_json
@@ -33,24 +32,12 @@ from stepfold_engine.wire.replies import (
     json_reply,
     on_any_error,
     on_engine_error,
+    release,
 )
 from stepfold_schemas.ids import parse_ulid, ulid_text
 
 LIMIT_MAX = 1_000
 SIGNAL_CHARS_MAX = 255
-STATUSES = frozenset(
-    [
-        "scheduled",
-        "running",
-        "waiting",
-        "retrying",
-        "stopped",
-        "waiting-for-code",
-        "completed",
-        "failed",
-        "cancelled",
-    ]
-)
 
 
 class Api:
@@ -63,7 +50,7 @@ class Api:
 
     async def root(self, _: Request) -> Response:
         """``GET /``."""
-        return json_reply({"name": "stepfold", "version": version("stepfold"), "status": 200})
+        return json_reply({"name": "stepfold", "version": release(), "status": 200})
 
     async def health(self, _: Request) -> Response:
         """``GET /health``."""
@@ -72,7 +59,7 @@ class Api:
     async def dev(self, _: Request) -> Response:
         """``GET /dev``: clients ask whether a server for development is here."""
         body: dict[str, object] = {
-            "version": version("stepfold"),
+            "version": release(),
             "startOpts": {},
             "functions": self._functions(),
             "handlers": [],

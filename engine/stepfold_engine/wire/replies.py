@@ -3,6 +3,7 @@
 import json
 import logging
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +24,14 @@ class BadRequestError(RequestRefusedError):
 
     def __init__(self, message: str) -> None:
         super().__init__(400, message)
+
+
+def release() -> str:
+    """Return which release this is; "dev" if it runs from a checkout that is not installed."""
+    try:
+        return version("stepfold")
+    except PackageNotFoundError:
+        return "dev"
 
 
 def json_reply(body: object, status: int = 200) -> Response:

@@ -1,0 +1,5 @@
+"""The command line: the only place that knows every part."""
+
+from stepfold_engine.cli.program import main
+
+__all__ = ["main"]

@@ -1,0 +1,244 @@
+"""Commands that ask a running engine: send, runs, run, events, cancel, resume, signal."""
+
+import json
+import re
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Sequence
+from typing import Annotated, cast
+
+import typer
+from rich.console import Console
+
+from stepfold_engine.cli import tables
+from stepfold_engine.cli.console import print_line
+from stepfold_engine.cli.failures import USAGE, fail
+from stepfold_engine.cli.remote import URL_DEFAULT, Body, RefusedError, Remote, Url
+from stepfold_engine.cli.wording import described, number, text
+from stepfold_engine.history import STATUSES
+from stepfold_schemas.ids import parse_ulid
+
+OURS = "/stepfold/v1"
+SHORT_ID_CHARS = 8
+
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)")
+_AGO_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+JsonText = Annotated[str, typer.Argument(metavar="[JSON]", help="A JSON value; - reads it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000, help="How many at most.")]
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN_ID", help="A run's id, its beginning, or its last eight characters."
+    ),
+]
+Key = Annotated[str, typer.Option("--key", envvar="STEPFOLD_EVENT_KEY", help="The event key.")]
+
+
+def send(  # noqa: PLR0913 - the options of a command
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The event's name.")],
+    data: JsonText = "{}",
+    id: Annotated[  # noqa: A002 - the option's name
+        str, typer.Option("--id", help="Sent again with the same id, it starts nothing twice.")
+    ] = "",
+    ts: Annotated[int, typer.Option("--ts", help="When it happened, ms since 1970.")] = 0,
+    user: Annotated[str, typer.Option("--user", help="A JSON object about who it concerns.")] = "",
+    key: Key = "dev",
+    url: Url = URL_DEFAULT,
+) -> None:
+    """Send an event; print the id it was given.
+
+    Examples:
+
+      stepfold send shop/order.paid '{"order": 7}'
+
+      stepfold send shop/order.paid --id order-7 - < order.json
+    """
+    body: dict[str, object] = {"name": name, "data": _json(data, "JSON")}
+    if id:
+        body["id"] = id
+    if ts:
+        body["ts"] = ts
+    if user:
+        body["user"] = _json(user, "--user")
+    path = f"/e/{urllib.parse.quote(key, safe='')}"
+    answer = _asked(lambda remote: remote.ask("POST", path, body=body), url)
+    typer.echo(cast("dict[str, list[str]]", answer)["ids"][0])
+
+
+def runs(  # noqa: PLR0913 - the options of a command
+    status: Annotated[
+        str, typer.Option("--status", "-s", help=f"One of: {', '.join(STATUSES)}.")
+    ] = "",
+    function: Annotated[str, typer.Option("--function", "-f", help="A function's full id.")] = "",
+    since: Annotated[str, typer.Option("--since", help="Such as 90s, 15m, 1h, 2d.")] = "",
+    limit: Limit = 20,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow what happens.")] = False,
+    as_json: AsJson = False,
+    url: Url = URL_DEFAULT,
+) -> None:
+    """List runs, newest first.
+
+    Examples:
+
+      stepfold runs --status failed --since 1h
+
+      stepfold runs --watch --function shop-fulfil
+    """
+    query = {
+        "status": status,
+        "function": function,
+        "since_ms": _since_ms(since),
+        "limit": limit,
+    }
+    found = _asked(lambda remote: remote.data("GET", f"{OURS}/runs", query=query), url)
+    rows = cast("list[Body]", found)
+    if as_json:
+        _print_json(rows)
+    elif rows or not watch:
+        tables.print_runs(_console(), list(reversed(rows)) if watch else rows)
+    if watch:
+        _watch(Remote(url), function, as_json=as_json)
+
+
+def run(run_id: RunId, as_json: AsJson = False, url: Url = URL_DEFAULT) -> None:
+    """Show a run: where it stands, and everything that happened to it.
+
+    Example:
+
+      stepfold run 4K2M9QZ1
+    """
+    path = f"{OURS}/runs/{_quoted(run_id)}"
+    head = cast("Body", _asked(lambda remote: remote.data("GET", path), url))
+    whole = f"{OURS}/runs/{head['id']}/timeline"
+    try:
+        entries = cast("list[Body]", Remote(url).data("GET", whole))
+        note = ""
+    except RefusedError as error:
+        entries, note = [], f"its journal cannot be shown: {error}"
+    if as_json:
+        _print_json([{**head, "timeline": entries}])
+        return
+    tables.print_run(_console(), head, entries)
+    if note:
+        typer.echo(note, err=True)
+
+
+def events(
+    name: Annotated[str, typer.Option("--name", help="Only events of this name.")] = "",
+    limit: Limit = 20,
+    as_json: AsJson = False,
+    url: Url = URL_DEFAULT,
+) -> None:
+    """List events, newest first.
+
+    Example:
+
+      stepfold events --name shop/order.paid --limit 5
+    """
+    query = {"name": name, "limit": limit}
+    rows = cast("list[Body]", _asked(lambda r: r.data("GET", "/v1/events", query=query), url))
+    if as_json:
+        _print_json(rows)
+    else:
+        tables.print_events(_console(), rows)
+
+
+def cancel(run_id: RunId, url: Url = URL_DEFAULT) -> None:
+    """Cancel a run.
+
+    Example:
+
+      stepfold cancel 4K2M9QZ1
+    """
+    path = f"{OURS}/runs/{_quoted(run_id)}"
+    done = cast("Body", _asked(lambda remote: remote.data("DELETE", path), url))
+    typer.echo(f"cancelled {done['run_id']}")
+
+
+def resume(run_id: RunId, url: Url = URL_DEFAULT) -> None:
+    """Let a stopped run go on, when its code has been put right.
+
+    Example:
+
+      stepfold resume 4K2M9QZ1
+    """
+    path = f"{OURS}/runs/{_quoted(run_id)}/resume"
+    done = cast("Body", _asked(lambda remote: remote.data("POST", path), url))
+    typer.echo(f"resumed {done['run_id']}")
+
+
+def signal(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.")],
+    data: JsonText = "null",
+    url: Url = URL_DEFAULT,
+) -> None:
+    """Send a signal to the run that waits for it; print that run's id.
+
+    Example:
+
+      stepfold signal approval-7 '{"approved": true}'
+    """
+    body = {"signal": name, "data": _json(data, "JSON")}
+    answer = _asked(lambda remote: remote.ask("POST", "/v1/signals", body=body), url)
+    typer.echo(cast("dict[str, dict[str, str]]", answer)["data"]["run_id"])
+
+
+def _asked(ask: Callable[[Remote], object], url: str) -> object:
+    """Ask; what is refused ends the command."""
+    try:
+        return ask(Remote(url))
+    except RefusedError as error:
+        fail(str(error), USAGE if error.status == 400 else 1)
+
+
+def _watch(remote: Remote, function: str, *, as_json: bool) -> None:
+    console = _console()
+    try:
+        for item in remote.lines(f"{OURS}/live"):
+            if (lost := number(item, "dropped")) and not as_json:
+                console.print(f"… {lost:,} more entries")
+            if not item.get("type") or (function and text(item, "function") != function):
+                continue
+            if as_json:
+                _print_json([item])
+            elif (line := described(item)) is not None:
+                print_line(console, item, text(item, "run")[-SHORT_ID_CHARS:], line)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _print_json(rows: Sequence[Body]) -> None:
+    for row in rows:
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _json(given: str, what: str) -> object:
+    try:
+        return json.loads(sys.stdin.read() if given == "-" else given)
+    except ValueError as error:
+        fail(f"{what} is not JSON: {error}", USAGE)
+
+
+def _since_ms(since: str) -> int:
+    if not since:
+        return 0
+    found = _AGO.fullmatch(since.strip())
+    if found is None:
+        fail(f"--since {since}: write a number and a unit, such as 90s, 15m, 1h or 2d", USAGE)
+    return int(time.time() * 1000 - float(found[1]) * _AGO_MS[found[2]])
+
+
+def _quoted(run_id: str) -> str:
+    try:
+        parse_ulid(run_id.ljust(26, "0"))
+    except ValueError:
+        fail(f"{run_id} is not a run's id, nor the beginning of one", USAGE)
+    return run_id

@@ -1,0 +1,193 @@
+"""The development server: log, node, worker, history and HTTP in one process, and reloading."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+from watchfiles import PythonFilter, awatch
+
+from stepfold.app import App
+from stepfold.worker import NativeWorker
+from stepfold_engine.cli.console import LiveLog
+from stepfold_engine.cli.loading import LoadError, Target, load
+from stepfold_engine.clock import SystemClock
+from stepfold_engine.errors import EngineError, InvalidOptionError
+from stepfold_engine.expressions import compile_expression
+from stepfold_engine.history import History
+from stepfold_engine.log.embedded import EmbeddedLog
+from stepfold_engine.matching import CelMatching
+from stepfold_engine.native import Native
+from stepfold_engine.node import Node
+from stepfold_engine.settings import Settings
+from stepfold_engine.wire.api import build_app
+from stepfold_engine.wire.live import LiveFeed
+from stepfold_engine.wire.replies import release
+from stepfold_engine.wire.server import listen, serving
+from stepfold_schemas.entries import FunctionSpec
+
+_log = logging.getLogger("stepfold")
+
+DRAIN_S = 5.0
+"""How long attempts that are running may take when the engine stops."""
+
+REDECLARE_S = 5.0
+RELOAD_DEBOUNCE_MS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command was given."""
+
+    target: Target
+    host: str
+    port: int
+    data: Path
+    partitions: int | None
+    reload: bool
+    always_replay: bool
+    event_keys: tuple[str, ...]
+
+
+class Development:
+    """Runs the functions of one file until it is told to stop."""
+
+    def __init__(self, options: Options, console: Console) -> None:
+        self._options, self._console = options, console
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until Ctrl-C or SIGTERM.
+
+        Raises:
+            LoadError: the file cannot be used.
+            EngineError: the log cannot be opened, or the port is taken.
+        """
+        given = self._options
+        self._app = load(given.target)
+        specs = checked_specs(self._app)
+        sockets = listen(given.host, given.port)
+        clock = SystemClock()
+        log = EmbeddedLog.open(given.data, given.partitions, clock.now_ms)
+        try:
+            settings = Settings(always_replay=given.always_replay)
+            self._node = Node(log, clock, CelMatching(), settings)
+            async with self._running():
+                await self._declare(specs)
+                self._node.resume()
+                url = f"http://{given.host}:{sockets[0].getsockname()[1]}"
+                self._greet(url, specs)
+                api = build_app(self._node, self._history, self._live, given.event_keys)
+                async with serving(api, sockets):
+                    await self._until_stopped()
+                    self._live.close()
+                    self._say("stopping: attempts that are running may end first", "dim")
+                await self._drain()
+        finally:
+            for opened in sockets:
+                opened.close()
+            await log.close()
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncGenerator[None]:
+        node = self._node
+        self._live = LiveFeed()
+        printing = LiveLog(self._console)
+        node.watchers += [self._live, printing]
+        self._history = History(node, self._options.data / "history.db")
+        async with node.running(self._make_worker):
+            async with self._history.running():
+                printing.start()
+                try:
+                    yield
+                finally:
+                    printing.stop()
+
+    async def _until_stopped(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._watch()) if self._options.reload else None
+            await self._stop.wait()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # Told again, it stops at once.
+                loop.remove_signal_handler(number)
+            if watching is not None:
+                watching.cancel()
+
+    # Functions.
+
+    async def _declare(self, specs: Sequence[FunctionSpec]) -> None:
+        try:
+            await self._node.declare(self._app.id, specs, complete=True, forced=True)
+        except EngineError as error:
+            _log.error("the functions could not be declared: %s", error)
+
+    async def _watch(self) -> None:
+        """Load the code again whenever a Python file in its folder changes."""
+        folder = self._options.target.folder
+        changes = awatch(
+            folder,
+            watch_filter=PythonFilter(),
+            stop_event=self._stop,
+            debounce=RELOAD_DEBOUNCE_MS,
+        )
+        async for _ in changes:
+            try:
+                app = load(self._options.target)
+                specs = checked_specs(app)
+            except LoadError as error:
+                self._say(f"the code was not loaded, the old one stays: {error}", "red")
+                continue
+            self._app = app
+            self._use(app)
+            await self._declare(specs)
+            self._node.native.restart_all()
+            self._say(f"loaded again: {len(specs)} functions", "green")
+
+    # Words.
+
+    def _greet(self, url: str, specs: Sequence[FunctionSpec]) -> None:
+        unfinished = sum(len(state.runs) for state in self._node.states())
+        self._say(f"stepfold {release()} at {url}", "bold")
+        self._say(f"log in {self._options.data}, {_counted(unfinished, 'unfinished run')}", "dim")
+        for spec in sorted(specs, key=lambda s: s.id):
+            events = ", ".join(t.event for t in spec.triggers)
+            self._say(f"  {spec.id:<30} {f'on {events}' if events else 'invoked only'}")
+        if not specs:
+            self._say(f"  app {self._app.id} has no functions yet", "yellow")
+
+    def _say(self, text: str, style: str = "") -> None:
+        with suppress(OSError):
+            self._console.print(Text(text, style), soft_wrap=True)
+
+
+def checked_specs(app: App) -> list[FunctionSpec]:
+    """Return what is declared of an app's functions.
+
+    Raises:
+        LoadError: an expression cannot be used.
+    """
+    specs = [function.spec() for function in app.functions.values()]
+    for spec in specs:
+        expressions = {f"the trigger {t.event}": t.expression for t in spec.triggers}
+        expressions |= {f"cancel_on {c.event}": c.expression for c in spec.cancel_on}
+        expressions["idempotency"] = spec.idempotency
+        for where, expression in expressions.items():
+            if not expression:
+                continue
+            try:
+                compile_expression(expression)
+            except InvalidOptionError as error:
+                raise LoadError(f"function {spec.id}, {where}: {error}") from error
+    return specs
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")

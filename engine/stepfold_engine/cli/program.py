@@ -1,0 +1,63 @@
+"""The command ``stepfold``: its commands, and what they have in common."""
+
+from typing import Annotated
+
+import typer
+
+from stepfold_engine.cli import asking, dev
+from stepfold_engine.wire.replies import release
+
+HELP = """\
+Durable functions on a log.
+
+Write functions in app.py, then:
+
+  stepfold dev app.py                             run them, with the engine, on this machine
+
+  stepfold send shop/order.paid '{"order": 7}'    send an event
+
+  stepfold runs                                   see what ran
+
+  stepfold run RUN_ID                             see what happened in a run
+
+Exit codes: 0 fine, 1 what was asked for failed, 2 wrong usage, 3 no engine answers.
+"""
+
+program = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if wanted:
+        typer.echo(f"stepfold {release()}")
+        raise typer.Exit
+
+
+@program.callback()
+def _common(
+    show_version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    pass
+
+
+program.command()(dev.dev)
+program.command()(asking.send)
+program.command()(asking.runs)
+program.command()(asking.run)
+program.command()(asking.events)
+program.command()(asking.cancel)
+program.command()(asking.resume)
+program.command()(asking.signal)
+
+
+def main() -> None:
+    """Run the command line."""
+    program(prog_name="stepfold")
