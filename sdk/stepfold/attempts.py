@@ -158,6 +158,10 @@ class AttemptRunner:
         if items:
             self._engine.report(run, self._sessions.get(run, 0), items)
 
+    def runs(self) -> list[bytes]:
+        """Return the runs that have attempts."""
+        return list(self._attempts)
+
     def running(self) -> list[Attempt]:
         """Return the attempts that run now."""
         found = [a for of_run in list(self._attempts.values()) for a in list(of_run.values())]
@@ -219,7 +223,7 @@ class AttemptRunner:
             if attempt.body.reader is not None:
                 attempt.body.reader(data)
         except serde.UnserializableError as error:
-            text = f"step {attempt.name!r} returned what cannot be recorded: {error}"
+            text = f"step {attempt.name!r} returned what JSON cannot hold: {error}"
             return self._refused(attempt, Error("UnserializableError", text))
         if len(data) > self._bytes_max:
             text = (

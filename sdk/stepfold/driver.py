@@ -40,7 +40,15 @@ from stepfold.errors import NonRetriableError, Parked, is_permanent, retry_after
 from stepfold.function import Function
 from stepfold.loop import UserLoop
 from stepfold.port import EnginePort, Fact, RunBrief
-from stepfold.replay import TIMER_ID, Ask, DivergedError, Divergence, Outcome, Replay
+from stepfold.replay import (
+    TIMER_ID,
+    Ask,
+    DivergedError,
+    Divergence,
+    Outcome,
+    Replay,
+    is_outcome,
+)
 from stepfold.scope import SCOPE, EngineFuture, Scope
 from stepfold.steps import CURRENT
 from stepfold.sync import SyncContext, ThreadBridge
@@ -105,6 +113,7 @@ class Life:
         session: names this life to the engine.
         scope: what belongs to it on the loop.
         replay: the journal, as the code meets it.
+        due: steps whose last attempt failed and whose next one (the number) may start.
         idle: it has reported that it awaits nothing but what is recorded.
         mute: it has ended or is being dropped: nothing it does counts.
     """
@@ -121,7 +130,7 @@ class Life:
         self._main: asyncio.Task[Any]
         self._silent_through = -1
         self._flying = 0
-        self._due = dict(brief.retries_due)
+        self.due = dict(brief.retries_due)
         self._waking: dict[bytes, tuple[Pending, int]] = {}
         self._timers: list[TimerAsk] = []
         self._abandons: list[AskAbandon] = []
@@ -153,7 +162,6 @@ class Life:
         """Take new facts."""
         if self.mute:
             return
-        self.idle = False
         for fact in facts:
             if self.replay.add(fact):
                 self._note(fact)
@@ -161,9 +169,9 @@ class Life:
 
     def retry(self, step: bytes, attempt: int) -> None:
         """Let the next attempt of a step begin."""
+        self.due[step] = attempt
         if self.mute:
             return
-        self._due[step] = attempt
         ask = self.replay.asked.get(step)
         if isinstance(ask, Pending) and ask.released and not ask.started and not ask.cancelled:
             self._start(ask)
@@ -205,6 +213,11 @@ class Life:
     def events(self) -> Sequence[Event]:
         """What started the run."""
         return self.brief.events
+
+    @property
+    def has_thread(self) -> bool:
+        """Whether it keeps a thread."""
+        return not self._function.is_async
 
     @property
     def function_id(self) -> str:
@@ -393,7 +406,7 @@ class Life:
 
     def _start(self, ask: Pending) -> None:
         number = self.replay.failures.get(ask.key, 0) + 1
-        if number > 1 and self._due.get(ask.key) != number:
+        if number > 1 and self.due.get(ask.key) != number:
             return
         ask.started = True
         self._flying += 1
@@ -413,9 +426,12 @@ class Life:
         self._flying -= 1
 
     def _note(self, fact: Fact) -> None:
-        """Act on a fact that concerns attempts."""
+        """Act on a fact that changes what the run waits for."""
         entry = fact.entry
-        if isinstance(entry, StepAttemptFailed):
+        if is_outcome(entry):
+            self.idle = False
+        elif isinstance(entry, StepAttemptFailed):
+            self.idle = False
             ask = self.replay.asked.get(entry.step)
             if isinstance(ask, Pending) and ask.started:
                 self._landed(ask)
@@ -446,7 +462,7 @@ class Life:
         self._timers, self._abandons = [], []
         if idle:
             self.idle = True
-            items.append(RunIdle())
+            items.append(RunIdle(self.replay.seen))
         if items:
             self.engine.report(self.run, self.session, items)
         if idle:

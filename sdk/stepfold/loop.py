@@ -39,6 +39,9 @@ class _ScopedHandle(asyncio.Handle):
         scope, self._scope = self._scope, None
         try:
             super()._run()
+        except SystemExit:
+            # A task of the run has it, and gives it to whoever awaits that task.
+            pass
         finally:
             if scope is not None:
                 scope.ready -= 1

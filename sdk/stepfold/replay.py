@@ -74,6 +74,11 @@ _BEGINNINGS: dict[type[Entry], str] = {
 }
 
 
+def is_outcome(entry: Entry) -> bool:
+    """Say whether an entry ends a step or an operation."""
+    return type(entry) in _OUTCOMES
+
+
 class Ask:
     """A step or operation that the run's code asked for. Whoever runs the code derives from it.
 
@@ -246,6 +251,11 @@ class Replay:
         else:
             ask.disowned = True
             self._disowned += 1
+
+    @property
+    def seen(self) -> int:
+        """The seq of the last fact that was taken."""
+        return self._last[0]
 
     # The code.
 

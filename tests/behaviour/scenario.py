@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import stepfold
 from stepfold.virtual import VirtualLoop
-from stepfold.worker import NativeWorker, WorkerSettings
+from stepfold.crew import WorkerSettings
+from stepfold.worker import NativeWorker
 from stepfold_engine.log.base import JOURNAL, Log
 from stepfold_engine.log.embedded import EmbeddedLog
 from stepfold_engine.log.memory import MemoryLog
@@ -22,6 +23,7 @@ from stepfold_engine.matching import CelMatching
 from stepfold_engine.native import Native
 from stepfold_engine.node import Node
 from stepfold_engine.owner import Owner
+from stepfold_engine.readers import event_record
 from stepfold_engine.settings import Settings
 from stepfold_schemas import codec
 from stepfold_schemas.entries import (
@@ -127,16 +129,6 @@ class RunRecord:
         )
 
 
-class VirtualClock:
-    """The loop's virtual time as milliseconds since 1970."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def now_ms(self) -> int:
-        return EPOCH_MS + int(self._loop.time() * 1000)
-
-
 class Scenario:
     """An app on an engine. Every method runs the loop until what it asks for is there."""
 
@@ -144,8 +136,8 @@ class Scenario:
         self, variant: Variant, app: stepfold.App, folder: Path, settings: dict[str, Any]
     ) -> None:
         self.variant, self.app, self.folder = variant, app, folder
-        self.loop = VirtualLoop()
-        self.clock = VirtualClock(self.loop)
+        self.loop = VirtualLoop(EPOCH_MS)
+        self.clock = self.loop
         self.settings = Settings(always_replay=variant.replay, **settings)
         self.runs: dict[bytes, RunRecord] = {}
         self.decisions: list[tuple[int, Decision]] = []
@@ -199,10 +191,11 @@ class Scenario:
 
     def _make_worker(self, native: Native) -> NativeWorker:
         settings = WorkerSettings(always_replay=self.settings.always_replay)
-        self.worker = NativeWorker(self.app.functions, native, settings=settings)
+        self.worker = NativeWorker(
+            self.app.functions, native, decode_event=codec.decode_event, settings=settings
+        )
         self.worker.run_inline(self.loop)
-        native.serves = lambda function: function in self.worker.functions
-        self.app.bind(native)
+        native.serves = lambda function: function in self.app.functions
         return self.worker
 
     async def declare(self) -> None:
@@ -263,6 +256,11 @@ class Scenario:
         """Publish an event; return its internal id."""
         event = Event(name, json.dumps(data or {}).encode(), **more)
         return self.do(self.node.publish([event]))[0]
+
+    def append_while_down(self, name: str, data: dict[str, Any]) -> None:
+        """Append an event to the log while no engine runs, as another producer would."""
+        event = Event(name, json.dumps(data).encode(), internal=ulid_text(bytes(15) + b"x"))
+        self.do(self.log.append("events", 0, [event_record(event)]))
 
     def of(self, function: str) -> list[RunRecord]:
         """Return the runs of a function, in the order of their start."""

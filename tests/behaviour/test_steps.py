@@ -218,11 +218,14 @@ def test_any_json_value_is_recorded(running: Running, value: Any) -> None:
         assert s.run("t/go").result == [value]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), "\ud800"], ids=repr)
-def test_what_json_cannot_hold_fails_the_step_by_name(running: Running, value: Any) -> None:
+UNHEARD_OF = {"nan": float("nan"), "inf": float("inf"), "object": object(), "surrogate": "\ud800"}
+
+
+@pytest.mark.parametrize("kind", sorted(UNHEARD_OF))
+def test_what_json_cannot_hold_fails_the_step_by_name(running: Running, kind: str) -> None:
     async def f(ctx: stepfold.Context) -> str:
         try:
-            await ctx.step.run("bad value", lambda: value)
+            await ctx.step.run("bad value", lambda: UNHEARD_OF[kind])
         except stepfold.StepError as error:
             return str(error)
         return "?"

@@ -40,6 +40,7 @@ Key = Annotated[str, typer.Option("--key", envvar="STEPFOLD_EVENT_KEY", help="Th
 def send(  # noqa: PLR0913 - the options of a command
     name: Annotated[str, typer.Argument(metavar="NAME", help="The event's name.")],
     data: JsonText = "{}",
+    *,
     id: Annotated[  # noqa: A002 - the option's name
         str, typer.Option("--id", help="Sent again with the same id, it starts nothing twice.")
     ] = "",
@@ -50,7 +51,7 @@ def send(  # noqa: PLR0913 - the options of a command
 ) -> None:
     """Send an event; print the id it was given.
 
-    Examples:
+    For example:
 
       stepfold send shop/order.paid '{"order": 7}'
 
@@ -69,6 +70,7 @@ def send(  # noqa: PLR0913 - the options of a command
 
 
 def runs(  # noqa: PLR0913 - the options of a command
+    *,
     status: Annotated[
         str, typer.Option("--status", "-s", help=f"One of: {', '.join(STATUSES)}.")
     ] = "",
@@ -81,7 +83,7 @@ def runs(  # noqa: PLR0913 - the options of a command
 ) -> None:
     """List runs, newest first.
 
-    Examples:
+    For example:
 
       stepfold runs --status failed --since 1h
 
@@ -106,7 +108,7 @@ def runs(  # noqa: PLR0913 - the options of a command
 def run(run_id: RunId, as_json: AsJson = False, url: Url = URL_DEFAULT) -> None:
     """Show a run: where it stands, and everything that happened to it.
 
-    Example:
+    For example:
 
       stepfold run 4K2M9QZ1
     """
@@ -134,7 +136,7 @@ def events(
 ) -> None:
     """List events, newest first.
 
-    Example:
+    For example:
 
       stepfold events --name shop/order.paid --limit 5
     """
@@ -149,7 +151,7 @@ def events(
 def cancel(run_id: RunId, url: Url = URL_DEFAULT) -> None:
     """Cancel a run.
 
-    Example:
+    For example:
 
       stepfold cancel 4K2M9QZ1
     """
@@ -161,7 +163,7 @@ def cancel(run_id: RunId, url: Url = URL_DEFAULT) -> None:
 def resume(run_id: RunId, url: Url = URL_DEFAULT) -> None:
     """Let a stopped run go on, when its code has been put right.
 
-    Example:
+    For example:
 
       stepfold resume 4K2M9QZ1
     """
@@ -177,7 +179,7 @@ def signal(
 ) -> None:
     """Send a signal to the run that waits for it; print that run's id.
 
-    Example:
+    For example:
 
       stepfold signal approval-7 '{"approved": true}'
     """

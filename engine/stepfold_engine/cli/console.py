@@ -5,6 +5,7 @@ Printing never slows the engine down: a thread prints, and what it cannot print 
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.text import Text
@@ -83,7 +84,7 @@ class LiveLog:
 
 
 def print_line(
-    console: Console, body: dict[str, object], run: str, line: Line, width: int = 24
+    console: Console, body: Mapping[str, object], run: str, line: Line, width: int = 24
 ) -> None:
     """Print a line of a live log: time, function, run, what happened."""
     at_ms = body.get("at_ms")

@@ -20,6 +20,7 @@ def dev(  # noqa: PLR0913 - the options of a command
     file: Annotated[
         str, typer.Argument(metavar="FILE[:APP]", help="A Python file with an App in it.")
     ],
+    *,
     port: Annotated[
         int, typer.Option("--port", "-p", min=0, max=65_535, help="0 chooses a free one.")
     ] = 8288,
@@ -50,7 +51,7 @@ def dev(  # noqa: PLR0913 - the options of a command
     Everything is kept in one folder and survives a restart. The code is loaded again when a file
     changes. Ctrl-C stops it; what was going on goes on at the next start.
 
-    Examples:
+    For example:
 
       stepfold dev app.py
 

@@ -13,7 +13,6 @@ from rich.text import Text
 from watchfiles import PythonFilter, awatch
 
 from stepfold.app import App
-from stepfold.worker import NativeWorker
 from stepfold_engine.cli.console import LiveLog
 from stepfold_engine.cli.loading import LoadError, Target, load
 from stepfold_engine.clock import SystemClock
@@ -22,13 +21,13 @@ from stepfold_engine.expressions import compile_expression
 from stepfold_engine.history import History
 from stepfold_engine.log.embedded import EmbeddedLog
 from stepfold_engine.matching import CelMatching
-from stepfold_engine.native import Native
 from stepfold_engine.node import Node
 from stepfold_engine.settings import Settings
 from stepfold_engine.wire.api import build_app
 from stepfold_engine.wire.live import LiveFeed
 from stepfold_engine.wire.replies import release
 from stepfold_engine.wire.server import listen, serving
+from stepfold_schemas import codec
 from stepfold_schemas.entries import FunctionSpec
 
 _log = logging.getLogger("stepfold")
@@ -36,7 +35,7 @@ _log = logging.getLogger("stepfold")
 DRAIN_S = 5.0
 """How long attempts that are running may take when the engine stops."""
 
-REDECLARE_S = 5.0
+DRAIN_LOOK_S = 0.05
 RELOAD_DEBOUNCE_MS = 200
 
 
@@ -52,6 +51,18 @@ class Options:
     reload: bool
     always_replay: bool
     event_keys: tuple[str, ...]
+
+
+class InProcess:
+    """The engine, as ``app.send`` in this process uses it (``stepfold.app.Publisher``)."""
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+
+    async def publish(self, events: Sequence[NewEvent]) -> list[str]:
+        """Append events durably; return their ids."""
+        now_ms = wall_ms()
+        return await self._native.publish([written(event, now_ms=now_ms) for event in events])
 
 
 class Development:
@@ -87,7 +98,6 @@ class Development:
                     await self._until_stopped()
                     self._live.close()
                     self._say("stopping: attempts that are running may end first", "dim")
-                await self._drain()
         finally:
             for opened in sockets:
                 opened.close()
@@ -100,13 +110,12 @@ class Development:
         printing = LiveLog(self._console)
         node.watchers += [self._live, printing]
         self._history = History(node, self._options.data / "history.db")
-        async with node.running(self._make_worker):
-            async with self._history.running():
-                printing.start()
-                try:
-                    yield
-                finally:
-                    printing.stop()
+        async with node.running(self._make_worker), self._history.running():
+            printing.start()
+            try:
+                yield
+            finally:
+                printing.stop()
 
     async def _until_stopped(self) -> None:
         loop = asyncio.get_running_loop()
@@ -122,6 +131,30 @@ class Development:
                 watching.cancel()
 
     # Functions.
+
+    def _make_worker(self, native: Native) -> NativeWorker:
+        node, settings = self._node, self._node.settings
+        node.native.serves = lambda function: function in self._app.functions
+        worker = NativeWorker(
+            self._app.functions,
+            native,
+            decode_event=codec.decode_event,
+            settings=WorkerSettings(
+                always_replay=settings.always_replay,
+                outcome_bytes_max=settings.outcome_bytes_max,
+            ),
+        )
+        worker.run_in_thread()
+        self._worker = worker
+        return worker
+
+    async def _drain(self) -> None:
+        """Let attempts that are running end, for a few seconds; then drop all code."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while self._worker.busy:
+                    await asyncio.sleep(DRAIN_LOOK_S)
+        await asyncio.to_thread(self._worker.close)
 
     async def _declare(self, specs: Sequence[FunctionSpec]) -> None:
         try:
@@ -146,9 +179,10 @@ class Development:
                 self._say(f"the code was not loaded, the old one stays: {error}", "red")
                 continue
             self._app = app
-            self._use(app)
+            app.engine = InProcess(self._node.native)
+            self._worker.replace_functions(app.functions)
             await self._declare(specs)
-            self._node.native.restart_all()
+            self._node.native.start_unserved()
             self._say(f"loaded again: {len(specs)} functions", "green")
 
     # Words.

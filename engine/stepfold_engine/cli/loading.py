@@ -97,7 +97,7 @@ def _purge(folder: Path) -> dict[str, ModuleType]:
 def _is_installed(path: Path, folder: Path, name: str) -> bool:
     own = ("stepfold", "stepfold_engine", "stepfold_schemas")
     inside = path.relative_to(folder).parts
-    return "site-packages" in inside or name.split(".")[0] in own
+    return "site-packages" in inside or name.partition(".")[0] in own
 
 
 def _import(target: Target) -> ModuleType:
@@ -107,11 +107,9 @@ def _import(target: Target) -> ModuleType:
             return importlib.import_module(name)
         spec = importlib.util.spec_from_file_location(name, target.path)
         if spec is None or spec.loader is None:
-            raise LoadError(f"{target.path.name} is not a Python file")
+            raise ImportError(f"{target.path.name} is not a Python file")  # noqa: TRY301 - told below
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    except LoadError:
-        raise
     except SyntaxError as error:
         where = f"{error.filename or target.path}, line {error.lineno}"
         line = (error.text or "").rstrip()

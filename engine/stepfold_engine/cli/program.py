@@ -32,7 +32,7 @@ program = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"stepfold {release()}")
         raise typer.Exit
@@ -40,7 +40,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with 
 
 @program.callback()
 def _common(
-    show_version: Annotated[  # noqa: ARG001 - handled by its callback
+    show_version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
     ] = False,

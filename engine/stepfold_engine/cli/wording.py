@@ -77,9 +77,9 @@ def error_text(error: Body) -> str:
 
 
 def _started(e: Body) -> Line:
-    events = e.get("events")
-    first = cast("list[Body]", events)[0] if isinstance(events, list) and events else {}
-    line = f"started by {text(first, 'name')}"
+    given = e.get("events")
+    events = cast("list[Body]", given) if isinstance(given, list) else []
+    line = f"started by {text(events[0], 'name')}" if events else "started"
     due_ms = number(e, "due_ms")
     return Line(f"{line}, begins at {clock(due_ms)}" if due_ms else line)
 

@@ -107,7 +107,9 @@ class Ingest:
             try:
                 event = event_of(item, now_ms)
                 if seed is not None:
-                    event = replace(event, internal=seeded_id(seed, index))
+                    # The request may be repeated, so its ids are remembered like a sender's own.
+                    internal = seeded_id(seed, index)
+                    event = replace(event, id=event.id or internal, internal=internal)
                 check_event(event)
             except InvalidEventError as error:
                 return events, str(error)

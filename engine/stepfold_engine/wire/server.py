@@ -33,7 +33,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(app: Starlette, sockets: list[socket.socket]) -> AsyncGenerator[None]:
-    """Serve while the block runs; let requests under way end behind it."""
+    """Serve while the block runs; let requests under way end behind it. Closes the sockets."""
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -46,12 +46,16 @@ async def serving(app: Starlette, sockets: list[socket.socket]) -> AsyncGenerato
     # Cut-off requests are no news when the engine stops.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     server = _Server(config)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(server.serve(sockets))
-        try:
-            yield
-        finally:
-            server.should_exit = True
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve(sockets))
+            try:
+                yield
+            finally:
+                server.should_exit = True
+    finally:
+        for opened in sockets:
+            opened.close()
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
