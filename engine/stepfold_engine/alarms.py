@@ -19,17 +19,17 @@ _log = logging.getLogger("stepfold")
 DUE_AT_ONCE_MAX = 1_000
 """How many due timers are decided before other inputs have a turn."""
 
-LOOK_S_MAX = 30.0
-"""A clock that jumped is looked at again after this long at the latest."""
-
 RETRY_S = 1.0
 
 
 class Alarms:
     """Watches the timers of one partition."""
 
-    def __init__(self, log: Log, state: Partition, ring: Callable[[], None]) -> None:
+    def __init__(
+        self, log: Log, state: Partition, ring: Callable[[], None], look_ms_max: int
+    ) -> None:
         self._log, self._state, self._ring = log, state, ring
+        self._look_s_max = look_ms_max / 1000
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
         self._mark: tuple[int, dict[tuple[str, int], int]] | None = None
@@ -86,7 +86,7 @@ class Alarms:
         times = [t for t in (timers.next_free_ms(), held_ms, others_ms) if t is not None]
         if times:
             delay_s = max(0.0, (min(times) - now_ms) / 1000)
-            self._handle = self._loop.call_later(min(delay_s, LOOK_S_MAX), self._ring)
+            self._handle = self._loop.call_later(min(delay_s, self._look_s_max), self._ring)
 
     def cancel_next(self) -> None:
         """Don't ring until set again."""

@@ -14,6 +14,7 @@ from stepfold_engine.senders import Sender
 from stepfold_schemas.entries import (
     Decision,
     Entry,
+    HistoryRestated,
     MessageQueued,
     RequestAnswered,
     RunAttemptFailed,
@@ -79,9 +80,12 @@ class ProcessEffects:
         """Act on a confirmed decision."""
         for watcher in self.watchers:
             watcher.confirmed(owner, decision)
+        # A copied history is no news: its run has it, or reads it when it is woken.
+        copied = {entry.run for entry in decision.entries if isinstance(entry, HistoryRestated)}
         facts: dict[bytes, list[Fact]] = {}
         for run, fact in facts_of(decision):
-            facts.setdefault(run, []).append(fact)
+            if run not in copied:
+                facts.setdefault(run, []).append(fact)
         for entry in decision.entries:
             self._of_partition(owner, entry)
         for run, some in facts.items():

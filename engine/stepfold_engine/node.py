@@ -42,7 +42,7 @@ from stepfold_schemas.messages import (
 
 _log = logging.getLogger("stepfold")
 
-TRIM_EVENTS_EVERY_S = 60.0
+TRIM_EVENTS_EVERY_S = 3600.0
 REQUEST_TIMEOUT_S = 30.0
 
 

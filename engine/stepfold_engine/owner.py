@@ -113,8 +113,11 @@ class Owner:
         self.recovered: dict[bytes, list[Fact]] = {}
         self.fold_from = 0
         self.trial_open = False
+        self.round_at_seq = 0
+        self.round_due = asyncio.Event()
         self.running = False
         self._inputs: deque[tuple[Input, Place | None]] = deque()
+        self._own: deque[MessageArrived] = deque()
         self._outgoing: list[Decision] = []
         self._moved: dict[tuple[str, int], tuple[int, int]] = {}
         self._moved_inputs = 0
@@ -148,7 +151,9 @@ class Owner:
         self.recovered = reading.facts
         self.fold_from = reading.state.fold_from
         self._writer = JournalWriter(self._log, self._clock, reading, self._confirmed)
-        self._alarms = Alarms(self._log, self.state, self._schedule_pump)
+        self._alarms = Alarms(
+            self._log, self.state, self._schedule_pump, self._settings.look_at_clock_every_ms
+        )
         return reading
 
     async def run(self) -> None:
@@ -169,7 +174,7 @@ class Owner:
                 await self._writer.write([in_epoch(d, epoch) for d in batch])
                 if len(self._inputs) < self._settings.inputs_max:
                     self._has_room.set()
-                if self._inputs:
+                if self._inputs or self._own:
                     self._schedule_pump()
         finally:
             self.running = False
@@ -225,7 +230,8 @@ class Owner:
         own = self.state.unsent.get(self.state.number, {})
         for number, data in sorted(own.items()):
             message = codec.decode_message(data)
-            self.submit(MessageArrived(self.state.number, number, b"", message))
+            self._own.append(MessageArrived(self.state.number, number, b"", message))
+        self._schedule_pump()
 
     async def query(self, ask: Callable[[Partition], _T]) -> _T:
         """Ask the state, and answer once all that it holds is confirmed."""
@@ -235,7 +241,7 @@ class Owner:
 
     async def settled(self) -> None:
         """Wait until everything submitted so far is decided and confirmed."""
-        if not self._inputs and self.state.seq <= self.confirmed_seq:
+        if not self._inputs and not self._own and self.state.seq <= self.confirmed_seq:
             return
         done: asyncio.Future[None] = self._loop.create_future()
 
@@ -260,20 +266,29 @@ class Owner:
         if not self.running:
             return
         now_ms = self._clock.now_ms()
-        while self._inputs and len(self._outgoing) < DECISIONS_IN_FLIGHT_MAX:
-            given, place = self._inputs.popleft()
+        self._drain(now_ms)
+        self._fire(now_ms)
+        if self._own:
+            self._drain(now_ms)
+        self._note_positions(now_ms)
+        if self._outgoing:
+            self._has_outgoing.set()
+        due_ms = self._moved_since_ms + self._settings.positions_every_ms
+        self._alarms.set(now_ms, due_ms if self._moved else None)
+
+    def _drain(self, now_ms: int) -> None:
+        """Decide the inputs that wait."""
+        while self._inputs or self._own:
+            if len(self._outgoing) >= DECISIONS_IN_FLIGHT_MAX:
+                break
+            # What this partition told itself comes first, in the order of its numbers.
+            given, place = (self._own.popleft(), None) if self._own else self._inputs.popleft()
             try:
                 self._take(given, place, now_ms)
             except Exception:  # noqa: BLE001 - a task boundary: reported, and the rest goes on
                 # No decision was made: state is as before. One bad input must not stop all.
                 _log.exception("partition %d: an input failed: %r", self.state.number, given)
                 self._move(place)
-        self._fire(now_ms)
-        self._note_positions(now_ms)
-        if self._outgoing:
-            self._has_outgoing.set()
-        due_ms = self._moved_since_ms + self._settings.positions_every_ms
-        self._alarms.set(now_ms, due_ms if self._moved else None)
 
     def _take(self, given: Input, place: Place | None, now_ms: int) -> None:
         state, matching = self.state, self._matching
@@ -350,11 +365,10 @@ class Owner:
         self._moved_inputs = 0
         apply(state, decision)
         self._outgoing.append(decision)
-        for entry in reversed(entries):
+        for entry in entries:
             if isinstance(entry, MessageQueued) and entry.destination == state.number:
                 message = codec.decode_message(entry.message)
-                own = MessageArrived(state.number, entry.number, b"", message)
-                self._inputs.appendleft((own, None))
+                self._own.append(MessageArrived(state.number, entry.number, b"", message))
 
     def _note_positions(self, now_ms: int) -> None:
         """Record read positions now and then although nothing was decided."""
@@ -388,6 +402,8 @@ class Owner:
 
     def _confirmed(self, decision: Decision) -> None:
         self._effects.decided(self, decision)
+        if decision.seq >= self.round_at_seq:
+            self.round_due.set()
         while self._waiting and self._waiting[0][0] <= decision.seq:
             _, done = self._waiting.popleft()
             if not done.done():

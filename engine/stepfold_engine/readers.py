@@ -15,7 +15,8 @@ from stepfold_schemas.ids import partition_of
 
 _log = logging.getLogger("stepfold")
 
-WAIT_MS = 10_000
+WAIT_MS = 86_400_000
+"""How long one read waits; an append wakes it at once."""
 READ_BYTES = 1 << 20
 
 

@@ -36,7 +36,7 @@ PIECES_A_TURN = 64
 PIECE_BYTES = 256 * 1024
 """About how much one record of a round holds."""
 
-LOOK_EVERY_S = 1.0
+RETRY_S = 10.0
 RUNS_FACTOR = 4
 
 
@@ -59,19 +59,25 @@ class Restating:
 
     async def run(self) -> None:
         """Restate and trim until cancelled."""
+        owner = self._owner
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            if self.due():
-                try:
-                    await self.round()
-                except LogError:
-                    _log.exception("partition %d: restating stopped", self._owner.state.number)
+            self._plan_next()
+            await owner.round_due.wait()
+            runs = len(owner.state.runs)
+            if owner.state.seq - self._begun_at_seq < RUNS_FACTOR * runs:
+                continue
+            try:
+                await self.round()
+            except LogError:
+                _log.exception("partition %d: restating stopped", owner.state.number)
+                await asyncio.sleep(RETRY_S)
 
-    def due(self) -> bool:
-        """Say whether so much was written since the last round that another is worth it."""
-        state = self._owner.state
-        least = max(self._settings.round_records_min, RUNS_FACTOR * len(state.runs))
-        return state.seq - self._begun_at_seq >= least and not self._owner.stalled
+    def _plan_next(self) -> None:
+        """Let the next round begin when so much was written that it is worth it."""
+        owner = self._owner
+        least = max(self._settings.round_records_min, RUNS_FACTOR * len(owner.state.runs))
+        owner.round_at_seq = self._begun_at_seq + least
+        owner.round_due.clear()
 
     async def round(self) -> None:
         """Write one whole round, let recovery begin at it, and trim what nobody needs."""

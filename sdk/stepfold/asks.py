@@ -6,14 +6,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import CodeType
 from typing import Any, Protocol
 
-from stepfold_schemas.entries import Entry
-from stepfold_schemas.events import Event
-from stepfold_schemas.reports import ReportItem
-
 from stepfold.port import EnginePort
 from stepfold.replay import TIMER, Ask
 from stepfold.scope import EngineFuture
 from stepfold.steps import Body
+from stepfold_schemas.entries import Entry
+from stepfold_schemas.events import Event
+from stepfold_schemas.reports import ReportItem
 
 Read = Callable[[Entry, "Pending"], Any]
 """Turns an outcome into what the code gets, or raises what it gets."""
@@ -77,7 +76,7 @@ class DurableTimer(asyncio.TimerHandle):
 
     __slots__ = ("_call", "_given_context", "_given_loop", "_on_cancel")
 
-    def __init__(  # noqa: PLR0913 - those of TimerHandle, and what to do on cancel
+    def __init__(
         self,
         when: float,
         callback: Callable[..., object],

@@ -16,10 +16,8 @@ import inspect
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
-
-from stepfold_schemas.entries import Error
-from stepfold_schemas.reports import AttemptFailed, AttemptRunning, AttemptSucceeded
 
 from stepfold import serde, tracebacks
 from stepfold.errors import is_permanent, retry_after_ms
@@ -28,6 +26,8 @@ from stepfold.port import EnginePort
 from stepfold.scope import SCOPE
 from stepfold.steps import CURRENT, Body
 from stepfold.threads import ThreadPool
+from stepfold_schemas.entries import Error
+from stepfold_schemas.reports import AttemptFailed, AttemptRunning, AttemptSucceeded
 
 RUNNING_AFTER_S = 1.0
 """An attempt that has run for this long is reported, so that people can see it."""
@@ -189,16 +189,15 @@ class AttemptRunner:
         attempt.thread = threading.get_ident()
         if body.policy.timeout_ms:
             loop.call_soon_threadsafe(self._limit, attempt)
+        then: Callable[[], None]
         try:
             value = attempt.context.run(body.call, *body.args, **body.kwargs)
             if inspect.isawaitable(value):
-                then: Callable[[], None] = lambda: self._await(attempt, value)
+                then = partial(self._await, attempt, value)
             else:
-                succeeded = self._succeeded(attempt, value)
-                then = lambda: self._end(attempt, succeeded)
+                then = partial(self._end, attempt, self._succeeded(attempt, value))
         except BaseException as error:  # noqa: BLE001 - as above
-            failed = self._failed(attempt, error)
-            then = lambda: self._end(attempt, failed)
+            then = partial(self._end, attempt, self._failed(attempt, error))
         try:
             loop.call_soon_threadsafe(self._thread_ended, attempt, then)
         except RuntimeError:
@@ -211,7 +210,7 @@ class AttemptRunner:
         if attempt.state is _State.RUNNING:
             then()
 
-    def _await(self, attempt: Attempt, value: Any) -> None:  # noqa: ANN401 - an awaitable
+    def _await(self, attempt: Attempt, value: Any) -> None:
         """Await what a plain function returned, such as a lambda that calls an async one."""
         body = attempt.body
         attempt.body = Body(lambda: value, (), {}, body.policy, body.reader, body.context)
@@ -231,9 +230,7 @@ class AttemptRunner:
                 f" {self._bytes_max}. Return a reference to large data, not the data"
             )
             return self._refused(attempt, Error("OutcomeTooLargeError", text))
-        return AttemptSucceeded(
-            attempt.key, attempt.name, attempt.number, attempt.started_ms, data
-        )
+        return AttemptSucceeded(attempt.key, attempt.name, attempt.number, attempt.started_ms, data)
 
     def _refused(self, attempt: Attempt, error: Error) -> AttemptFailed:
         return AttemptFailed(
@@ -268,9 +265,7 @@ class AttemptRunner:
             attempt.timer.cancel()
         self._report(attempt.run, outcome)
 
-    def _report(
-        self, run: bytes, item: AttemptSucceeded | AttemptFailed | AttemptRunning
-    ) -> None:
+    def _report(self, run: bytes, item: AttemptSucceeded | AttemptFailed | AttemptRunning) -> None:
         # Outside the body's context: the engine may be on this loop, and must not inherit it.
         session = self._sessions.get(run, 0)
         contextvars.Context().run(self._engine.report, run, session, [item])
@@ -323,9 +318,7 @@ class AttemptRunner:
                 return
             del self._young[attempt]
             if attempt.state is _State.RUNNING:
-                item = AttemptRunning(
-                    attempt.key, attempt.name, attempt.number, attempt.started_ms
-                )
+                item = AttemptRunning(attempt.key, attempt.name, attempt.number, attempt.started_ms)
                 self._report(attempt.run, item)
 
 

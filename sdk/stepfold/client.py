@@ -9,11 +9,10 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any, cast
 
-from stepfold_schemas.ids import parse_ulid
-
 from stepfold import serde
 from stepfold.errors import ClientError
 from stepfold.events import NewEvent, Sendable, listed, stamp_ms, wall_ms
+from stepfold_schemas.ids import parse_ulid
 
 URL_VARIABLE = "STEPFOLD_URL"
 KEY_VARIABLE = "STEPFOLD_EVENT_KEY"
@@ -38,7 +37,9 @@ class Client:
         self._key = key or os.environ.get(KEY_VARIABLE) or KEY_DEFAULT
         self._timeout_s = timeout_s
         if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"the server's URL is {self.url!r}: it begins with http:// or https://")
+            raise ValueError(
+                f"the server's URL is {self.url!r}: it begins with http:// or https://"
+            )
 
     def send(self, events: Sendable | Sequence[Sendable]) -> list[str]:
         """Send one event or several; return the ids they were given when they were taken in.

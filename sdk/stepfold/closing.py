@@ -26,9 +26,7 @@ class Closing:
     ``look`` is to be called whenever none of their callbacks is ready.
     """
 
-    def __init__(
-        self, scope: Scope, loop: UserLoop, what: str, ended: Callable[[], None]
-    ) -> None:
+    def __init__(self, scope: Scope, loop: UserLoop, what: str, ended: Callable[[], None]) -> None:
         self._scope, self._loop, self._what, self._ended = scope, loop, what, ended
         self._rounds = 0
         self._deadline: asyncio.TimerHandle | None = None

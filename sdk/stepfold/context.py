@@ -18,6 +18,14 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
+from stepfold import serde
+from stepfold.asks import Durable, Pending
+from stepfold.durations import WAIT_MS_MAX, Duration, duration_ms, moment, time_ms
+from stepfold.errors import NonRetriableError, SignalConflictError, step_error
+from stepfold.events import Event, Sendable, listed, plain, view, written
+from stepfold.options import Retry, checked_path
+from stepfold.replay import INVOKE, SIGNAL, SLEEP, STEP, WAIT
+from stepfold.steps import CURRENT, DEFAULT_POLICY, Body, StepPolicy, policy, policy_of
 from stepfold_schemas.entries import (
     Entry,
     EventMatched,
@@ -30,15 +38,6 @@ from stepfold_schemas.entries import (
 )
 from stepfold_schemas.ids import ulid_text
 from stepfold_schemas.reports import AskInvoke, AskSignal, AskSleep, AskWait
-
-from stepfold import serde
-from stepfold.asks import Durable, Pending
-from stepfold.durations import WAIT_MS_MAX, Duration, duration_ms, moment, time_ms
-from stepfold.errors import NonRetriableError, SignalConflictError, step_error
-from stepfold.events import Event, Sendable, listed, plain, view, written
-from stepfold.options import Retry, checked_path
-from stepfold.replay import INVOKE, SIGNAL, SLEEP, STEP, WAIT
-from stepfold.steps import CURRENT, DEFAULT_POLICY, Body, StepPolicy, policy, policy_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -255,7 +254,7 @@ class Step(BoundStep):
         ask = Pending(SLEEP, name, key, _read_nothing, AskSleep(key, name, 0, until_ms))
         return self._life.perform(ask)
 
-    def wait_for_event(  # noqa: PLR0913 - all but the id by name
+    def wait_for_event(
         self,
         id: str,  # noqa: A002 - the author's word
         *,
@@ -411,7 +410,7 @@ class Step(BoundStep):
         )
         name, key = self._life.begin(id)
 
-        def read_result(entry: Entry, ask: Pending) -> Any:  # noqa: ANN401 - what it returned
+        def read_result(entry: Entry, ask: Pending) -> Any:
             if isinstance(entry, InvokeCompleted):
                 return read(entry.data)
             assert isinstance(entry, InvokeFailed | StepFailed), "no other outcome"
@@ -430,14 +429,16 @@ class Step(BoundStep):
     def _read_wait(self, entry: Entry, ask: Pending) -> Event | None:
         if isinstance(entry, EventMatched):
             return view(self._life.decode_event(entry.event))
-        return _read_nothing(entry, ask)
+        _read_nothing(entry, ask)
+        return None
 
 
-def _read_step(entry: Entry, ask: Pending) -> Any:  # noqa: ANN401 - what the step returned
+def _read_step(entry: Entry, ask: Pending) -> Any:
     if isinstance(entry, StepCompleted):
         reader = ask.body.reader if ask.body is not None else None
         return serde.loads(entry.data) if reader is None else reader(entry.data)
-    return _read_nothing(entry, ask)
+    _read_nothing(entry, ask)
+    raise AssertionError(f"no outcome of a step: {entry!r}")
 
 
 def _read_signal(entry: Entry, ask: Pending) -> Signal | None:
@@ -447,7 +448,8 @@ def _read_signal(entry: Entry, ask: Pending) -> Signal | None:
         holder = f"run {ulid_text(entry.holder)}" if entry.holder else "another run"
         text = f"{holder} waits for this signal already; on_conflict='replace' would take its place"
         raise SignalConflictError(text, step=ask.name)
-    return _read_nothing(entry, ask)
+    _read_nothing(entry, ask)
+    return None
 
 
 def _read_nothing(entry: Entry, ask: Pending) -> None:

@@ -13,10 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stepfold_schemas.entries import StepAttemptFailed, StepCompleted, StepFailed
-from stepfold_schemas.events import Event
-from stepfold_schemas.ids import ulid_text
-
 from stepfold.attempts import AttemptRunner, Shared
 from stepfold.driver import Life
 from stepfold.function import Function
@@ -24,6 +20,9 @@ from stepfold.loop import UserLoop
 from stepfold.port import EnginePort, Fact, RunBrief
 from stepfold.serde import OUTCOME_BYTES_MAX
 from stepfold.threads import ThreadPool
+from stepfold_schemas.entries import StepAttemptFailed, StepCompleted, StepFailed
+from stepfold_schemas.events import Event
+from stepfold_schemas.ids import ulid_text
 
 _log = logging.getLogger("stepfold")
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from stepfold_schemas.ids import ulid_text
-
 from stepfold.asks import Pending, TimerAsk, Where
 from stepfold.durations import moment
 from stepfold.replay import Ask, Divergence
+from stepfold_schemas.ids import ulid_text
 
 ADVICE = (
     "The function's code changed in a way that this run's journal does not fit, or it does"

@@ -12,23 +12,8 @@ import asyncio
 import contextvars
 import json
 import math
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
-
-from stepfold_schemas.entries import AttemptStarted, Error, StepAttemptFailed
-from stepfold_schemas.events import Event
-from stepfold_schemas.ids import ulid_text
-from stepfold_schemas.reports import (
-    AskAbandon,
-    AskTimer,
-    AttemptRunning,
-    ReportItem,
-    RunDiverged,
-    RunIdle,
-    RunRaised,
-    RunReturned,
-)
 
 from stepfold import serde, tracebacks
 from stepfold.asks import DurableTimer, Pending, TimerAsk, Where
@@ -39,6 +24,7 @@ from stepfold.divergence import describe
 from stepfold.errors import NonRetriableError, Parked, is_permanent, retry_after_ms
 from stepfold.function import Function
 from stepfold.loop import UserLoop
+from stepfold.origins import frame_at
 from stepfold.port import EnginePort, Fact, RunBrief
 from stepfold.replay import (
     TIMER_ID,
@@ -53,6 +39,19 @@ from stepfold.scope import SCOPE, EngineFuture, Scope
 from stepfold.steps import CURRENT
 from stepfold.sync import SyncContext, ThreadBridge
 from stepfold.threads import ThreadPool
+from stepfold_schemas.entries import AttemptStarted, Error, StepAttemptFailed
+from stepfold_schemas.events import Event
+from stepfold_schemas.ids import ulid_text
+from stepfold_schemas.reports import (
+    AskAbandon,
+    AskTimer,
+    AttemptRunning,
+    ReportItem,
+    RunDiverged,
+    RunIdle,
+    RunRaised,
+    RunReturned,
+)
 
 LAZY_S = 1.0
 """How long a timer or a cancellation may wait for another report to ride on."""
@@ -252,7 +251,7 @@ class Life:
             raise NonRetriableError(_misplaced(id))
         if not isinstance(id, str) or not id:  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
             raise TypeError(f"a step's id is text that is not empty, not {id!r}")
-        frame = sys._getframe(2)
+        frame = frame_at(2)
         self._place = frame.f_code, frame.f_lasti
         return self.replay.name(id)
 
@@ -261,7 +260,7 @@ class Life:
         ask.where = self._place
         return self._perform(ask)
 
-    async def _perform(self, ask: Pending) -> Any:  # noqa: ANN401 - the outcome's value
+    async def _perform(self, ask: Pending) -> Any:
         if self.mute:
             await self._refuse()
         self._ask(ask)
@@ -332,7 +331,7 @@ class Life:
             self._abandon(ask)
 
     def _own_place(self) -> Where:
-        frame = sys._getframe(2)
+        frame = frame_at(2)
         while frame.f_back is not None and not self.scope.origins.is_own_file(frame):
             frame = frame.f_back
         return frame.f_code, frame.f_lasti
@@ -483,7 +482,7 @@ class Life:
 
     # The end.
 
-    async def _call(self) -> Any:  # noqa: ANN401 - what the function returns
+    async def _call(self) -> Any:
         context = Context(self)
         try:
             if self._function.is_async:
@@ -495,14 +494,11 @@ class Life:
             raise RuntimeError(f"the function called sys.exit({error.code!r})") from error
 
     def _end(self) -> None:
+        item: RunReturned | RunRaised
         try:
-            value = self._main.result()
-        except asyncio.CancelledError as error:
-            item = self._raised(error)
+            item = self._returned(self._main.result())
         except BaseException as error:  # noqa: BLE001 - whatever it raised is recorded
             item = self._raised(error)
-        else:
-            item = self._returned(value)
         permanent = not isinstance(item, RunRaised) or item.permanent
         divergence = self.replay.ended() if permanent else None
         if divergence is not None:

@@ -15,6 +15,7 @@
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 from stepfold_schemas.entries import Error
 
@@ -94,7 +95,7 @@ class ClientError(Exception):
         self.status = status
 
 
-class Parked(BaseException):  # noqa: N818 - not an error: control flow that user code must not catch
+class Parked(BaseException):
     """The run's code is being dropped from memory. Not for users.
 
     Derives from ``BaseException`` so that ``except Exception`` in user code lets it pass.
@@ -103,16 +104,25 @@ class Parked(BaseException):  # noqa: N818 - not an error: control flow that use
 
 def is_permanent(error: BaseException) -> bool:
     """Say whether trying again cannot help: the error is final, or a group of final ones."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(is_permanent(inner) for inner in error.exceptions)
+    inner = _grouped(error)
+    if inner:
+        return all(is_permanent(one) for one in inner)
     return isinstance(error, NonRetriableError | StepError)
 
 
 def retry_after_ms(error: BaseException, now_ms: int) -> int:
     """Return how long the error asks to wait, the longest in a group; -1 if it does not."""
-    if isinstance(error, BaseExceptionGroup):
-        return max(retry_after_ms(inner, now_ms) for inner in error.exceptions)
+    inner = _grouped(error)
+    if inner:
+        return max(retry_after_ms(one, now_ms) for one in inner)
     return error.delay_ms(now_ms) if isinstance(error, RetryAfterError) else -1
+
+
+def _grouped(error: BaseException) -> tuple[BaseException, ...]:
+    if not isinstance(error, BaseExceptionGroup):
+        return ()
+    group = cast("BaseExceptionGroup[BaseException]", error)  # of unknown members, to a checker
+    return group.exceptions
 
 
 def step_error(error: Error, step: str) -> StepError:

@@ -4,12 +4,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypedDict
-
-from stepfold_schemas import events
+from typing import Any, TypedDict, cast
 
 from stepfold import serde
 from stepfold.durations import moment, time_ms
+from stepfold_schemas import events
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +112,12 @@ def _checked(given: Sendable) -> NewEvent:
         unknown = sorted(set(given) - _FIELDS)
         if unknown:
             fields = "name, data, id, ts, user"
-            raise ValueError(f"an event has no field {', '.join(map(repr, unknown))}, only {fields}")
+            raise ValueError(
+                f"an event has no field {', '.join(map(repr, unknown))}, only {fields}"
+            )
         if "name" not in given:
             raise ValueError(f"an event needs a name: {dict(given)!r}")
-        event = NewEvent(**given)
+        event = NewEvent(**cast("dict[str, Any]", given))  # what it holds is checked below
     else:
         raise TypeError(f"an event is a NewEvent or a dict, not a {type(given).__name__}")
     if not event.name or not isinstance(event.name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
@@ -158,7 +159,9 @@ def _object(event: NewEvent, what: str, value: Mapping[str, Any] | None) -> byte
     try:
         data = serde.dumps(value)
     except serde.UnserializableError as error:
-        raise TypeError(f"{what} of event {event.name!r} cannot be written as JSON: {error}") from error
+        raise TypeError(
+            f"{what} of event {event.name!r} cannot be written as JSON: {error}"
+        ) from error
     if not data.startswith(b"{"):
         kind = type(value).__name__
         raise TypeError(f"{what} of event {event.name!r} must be a JSON object, not a {kind}")

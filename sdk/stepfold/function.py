@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, NoReturn, TypeVar, overload
 
-from stepfold_schemas import entries
-
 from stepfold import options, serde
 from stepfold.context import Context
 from stepfold.durations import Duration, duration_ms
@@ -16,6 +14,7 @@ from stepfold.options import CancelOn, Retry, Trigger
 from stepfold.origins import Origins
 from stepfold.serde import Reader, reader_of
 from stepfold.sync import SyncContext
+from stepfold_schemas import entries
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -65,14 +64,14 @@ class Function(Generic[R_co]):
         if inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call):
             raise TypeError(f"function {id!r}: a function that yields cannot be durable")
         self.id, self.call = id, call
-        self.name = given.name or getattr(call, "__name__", id)
+        self.name = given.name or str(getattr(call, "__name__", id))
         self.is_async = inspect.iscoroutinefunction(call)
         self.failure: Function[Any] | None = None
         self.origins = Origins(call.__module__)
         self._added = added
         self._spec = _declared(self, given)
         self.__doc__ = call.__doc__
-        self.__name__ = getattr(call, "__name__", id)
+        self.__name__ = str(getattr(call, "__name__", id))
         self.__module__ = call.__module__
 
     def __repr__(self) -> str:

@@ -6,15 +6,18 @@ a run's own code into durable ones. Callbacks that belong to no run cost a look 
 
 import asyncio
 import heapq
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
+from stepfold.origins import frame_at
 from stepfold.scope import SCOPE, Scope
+
+Ts = TypeVarTuple("Ts")
+T = TypeVar("T")
 
 
 class _ScopedHandle(asyncio.Handle):
@@ -22,7 +25,7 @@ class _ScopedHandle(asyncio.Handle):
 
     __slots__ = ("_scope", "_scope_loop")
 
-    def __init__(  # noqa: PLR0913 - those of Handle, and the scope
+    def __init__(
         self,
         callback: Callable[..., object],
         args: tuple[Any, ...],
@@ -64,7 +67,7 @@ class _ScopedTimer(asyncio.TimerHandle):
 
     __slots__ = ("_scope",)
 
-    def __init__(  # noqa: PLR0913 - those of TimerHandle, and the scope
+    def __init__(
         self,
         when: float,
         callback: Callable[..., object],
@@ -114,7 +117,7 @@ class UserLoop(asyncio.SelectorEventLoop):
         """A thread that worked for this loop has handed over what it did."""
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """Call back in the next turn; see asyncio."""
         scope = SCOPE.get() if context is None else context.get(SCOPE)
@@ -127,15 +130,15 @@ class UserLoop(asyncio.SelectorEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call back at a time of this loop; see asyncio. In a run's own code, durably."""
         scope = SCOPE.get() if context is None else context.get(SCOPE)
         if scope is None:
             return super().call_at(when, callback, *args, context=context)
-        if scope.origins.owns(sys._getframe(1)):
+        if scope.origins.owns(frame_at(1)):
             return scope.host.set_timer(when - scope.host.time_s(), callback, args, context)
         timer = _ScopedTimer(when, callback, args, self, context, scope)
         heapq.heappush(self._scheduled, timer)
@@ -145,7 +148,7 @@ class UserLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the loop's time; in a run's own code, one that replays the same."""
         scope = SCOPE.get()
-        if scope is None or not scope.origins.owns(sys._getframe(1)):
+        if scope is None or not scope.origins.owns(frame_at(1)):
             return self.real_time()
         return scope.host.time_s()
 
@@ -158,7 +161,7 @@ class UserLoop(asyncio.SelectorEventLoop):
         scope = SCOPE.get()
         if scope is None:
             return asyncio.Future(loop=self)
-        return scope.future(self, sys._getframe(1))
+        return scope.future(self, frame_at(1))
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """Make a task; in a run's code, note it as the run's."""
@@ -170,8 +173,8 @@ class UserLoop(asyncio.SelectorEventLoop):
         return task
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
         """Call a function in a thread; in a run's code, note that it is under way."""
         future = super().run_in_executor(executor, func, *args)
         self.thread_began()

@@ -4,9 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stepfold_schemas import entries
-
 from stepfold.durations import Duration, duration_ms
+from stepfold_schemas import entries
 
 RETRIES_MAX = 20
 TRIGGERS_MAX = 10

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from stepfold.port import Fact
 from stepfold_schemas.entries import (
     AttemptStarted,
     Entry,
@@ -43,8 +44,6 @@ from stepfold_schemas.entries import (
     WaitTimedOut,
 )
 from stepfold_schemas.ids import step_key
-
-from stepfold.port import Fact
 
 STEP, SLEEP, TIMER, WAIT, SIGNAL, INVOKE = "step", "sleep", "timer", "wait", "signal", "invoke"
 ANY = ""
@@ -283,7 +282,9 @@ class Replay:
         if recorded is not None:
             ask.recorded = True
             if recorded.kind not in (ANY, ask.kind):
-                problem = f"the code asks for a {ask.kind} where the journal holds a {recorded.kind}"
+                problem = (
+                    f"the code asks for a {ask.kind} where the journal holds a {recorded.kind}"
+                )
                 raise DivergedError(Divergence(problem, recorded, [ask]))
             if recorded.kind == STEP and ask.key not in self._closed:
                 self._new.append(ask)

@@ -9,12 +9,14 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from weakref import WeakSet
 
 from stepfold.origins import Origins
 
-SCOPE: contextvars.ContextVar["Scope | None"] = contextvars.ContextVar("stepfold_scope", default=None)
+SCOPE: contextvars.ContextVar["Scope | None"] = contextvars.ContextVar(
+    "stepfold_scope", default=None
+)
 """The scope of the run that the current callback belongs to."""
 
 _TASKS_PURGE_MIN = 32
@@ -25,7 +27,7 @@ class EngineFuture(asyncio.Future[Any]):
 
 
 class CoordinationFuture(asyncio.Future[Any]):
-    """Made by asyncio to let tasks wait for one another: locks, queues, ``wait``, …"""
+    """Made by asyncio to let tasks wait for one another: locks, queues, ``wait`` and the like."""
 
 
 class Host(Protocol):
@@ -132,7 +134,8 @@ class Scope:
             return False
         if future.done() or future in self.tasks:
             return True
-        children: Sequence[object] | None = getattr(future, "_children", None)  # of gather
+        known = cast("asyncio.Future[object]", future)  # of an unknown result, to a checker
+        children: Sequence[object] | None = getattr(known, "_children", None)  # of gather
         return children is not None and all(self._is_durable(child) for child in children)
 
 
@@ -154,10 +157,10 @@ def _waited_for(task: asyncio.Task[Any]) -> Sequence[object]:
     frame: FrameType | None = getattr(coroutine, "cr_frame", None)
     if frame is None or frame.f_globals.get("__name__") != "asyncio.tasks":
         return ()
-    held = frame.f_locals.get(_WAITERS.get(frame.f_code.co_name, ""))
+    held: Any = frame.f_locals.get(_WAITERS.get(frame.f_code.co_name, ""))
     if held is None:
         return ()
-    return [held] if isinstance(held, asyncio.Future) else list(held)
+    return [held] if asyncio.isfuture(held) else list(held)
 
 
 def _is_awaited(future: asyncio.Future[Any]) -> bool:

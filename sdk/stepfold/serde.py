@@ -66,7 +66,7 @@ def _type_name(value: object) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
-def loads(data: bytes) -> Any:  # noqa: ANN401 - JSON is anything
+def loads(data: bytes) -> Any:
     """Read JSON as plain values."""
     try:
         return pydantic_core.from_json(data)
@@ -101,7 +101,7 @@ _readers: WeakKeyDictionary[types.CodeType, Reader | None] = WeakKeyDictionary()
 
 def _make_reader(function: Callable[..., object]) -> Reader | None:
     try:
-        hint = typing.get_type_hints(function, include_extras=True).get("return")
+        hint: Any = typing.get_type_hints(function, include_extras=True).get("return")
     except (NameError, TypeError, AttributeError, SyntaxError):
         return None
     if _is_plain(hint):
@@ -111,7 +111,7 @@ def _make_reader(function: Callable[..., object]) -> Reader | None:
     except (pydantic.errors.PydanticUserError, pydantic_core.SchemaError, TypeError, NameError):
         return None
 
-    def read(data: bytes) -> Any:  # noqa: ANN401 - whatever the annotation says
+    def read(data: bytes) -> Any:
         try:
             return adapter.validate_json(data)
         except pydantic.ValidationError as error:

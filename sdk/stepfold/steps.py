@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from stepfold_schemas.entries import RetryPolicy
-from stepfold_schemas.ids import ulid_text
-
 from stepfold.durations import Duration, duration_ms
 from stepfold.options import Retry, retry_policy
 from stepfold.serde import Reader
+from stepfold_schemas.entries import RetryPolicy
+from stepfold_schemas.ids import ulid_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,9 +78,7 @@ def is_async(call: Callable[..., Any]) -> bool:
     code = getattr(call, "__code__", None)
     if code is not None and code.co_flags & _CO_COROUTINE:
         return True
-    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
-        getattr(type(call), "__call__", None)
-    )
+    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
 
 
 class Body:
@@ -89,7 +86,7 @@ class Body:
 
     __slots__ = ("args", "call", "context", "is_async", "kwargs", "policy", "reader")
 
-    def __init__(  # noqa: PLR0913 - the parts of one call
+    def __init__(
         self,
         call: Callable[..., Any],
         args: tuple[Any, ...],

@@ -142,7 +142,7 @@ class SyncStep(SyncBoundStep):
         """Sleep until a time; see ``Step.sleep_until``."""
         self._bridge.call(lambda: self._step.sleep_until(id, time))
 
-    def wait_for_event(  # noqa: PLR0913 - all but the id by name
+    def wait_for_event(
         self,
         id: str,  # noqa: A002 - the author's word
         *,

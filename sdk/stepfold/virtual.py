@@ -57,6 +57,9 @@ class VirtualLoop(UserLoop):
         selector = _VirtualSelector()
         selector.loop = self
         super().__init__(selector)
+        # asyncio adds this to the time to tell what is due. After half a virtual year its
+        # nanosecond is lost in the rounding of floats, and what is due would never be.
+        self._clock_resolution = 1e-6
 
     def real_time(self) -> float:
         """Return the virtual time since the start, in seconds."""

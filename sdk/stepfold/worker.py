@@ -11,14 +11,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from stepfold_schemas.events import Event
-
 from stepfold.attempts import Shared
 from stepfold.crew import Crew, Equipment, WorkerSettings
 from stepfold.function import Function
 from stepfold.loop import UserLoop
 from stepfold.port import EnginePort, Fact, RunBrief
 from stepfold.threads import ThreadPool
+from stepfold_schemas.events import Event
 
 _log = logging.getLogger("stepfold")
 
@@ -107,10 +106,10 @@ class NativeWorker:
         if crew.loop.is_closed():
             return
         if thread is None:
-            crew.drop_all()
-            return
-        self._put(lambda crew: _close(crew))
-        thread.join(CLOSE_S_MAX)
+            _drop_all(crew)
+        else:
+            self._put(_close)
+            thread.join(CLOSE_S_MAX)
         self._equipment.threads.close()
         self._equipment.attempts.threads.close()
 
@@ -163,7 +162,7 @@ class NativeWorker:
             work = self._work.popleft()
             try:
                 work(crew)
-            except Exception:
+            except Exception:  # noqa: BLE001 - one bad request must not stop all
                 _log.exception("the worker failed at what the engine asked; this is a bug")
 
 
@@ -173,9 +172,13 @@ def _renew(crew: Crew, functions: Functions) -> None:
         crew.engine.missing(run)
 
 
-def _close(crew: Crew) -> None:
+def _drop_all(crew: Crew) -> None:
     crew.drop_all()
-    for run in list(crew.attempts.runs()):
+    for run in crew.attempts.runs():
         crew.attempts.stop(run)
+
+
+def _close(crew: Crew) -> None:
+    _drop_all(crew)
     # What was cancelled has its turn first.
     crew.loop.call_later(0.01, crew.loop.stop)

@@ -138,7 +138,8 @@ class Scenario:
         self.variant, self.app, self.folder = variant, app, folder
         self.loop = VirtualLoop(EPOCH_MS)
         self.clock = self.loop
-        self.settings = Settings(always_replay=variant.replay, **settings)
+        looking = {"look_at_clock_every_ms": 10**12}
+        self.settings = Settings(always_replay=variant.replay, **(looking | settings))
         self.runs: dict[bytes, RunRecord] = {}
         self.decisions: list[tuple[int, Decision]] = []
         self._changed = asyncio.Event()

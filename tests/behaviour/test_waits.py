@@ -407,6 +407,6 @@ def test_events_sent_by_a_step_start_functions_once_even_if_the_step_is_retried(
 
     with running(app) as s:
         s.send("t/go")
-        s.until(lambda: len([r for r in s.of("child") if r.end]) == 5)
+        s.until(lambda: len([r for r in s.runs.values() if r.end]) == 6)
         assert sorted(r.result for r in s.of("child")) == [0, 1, 2, 3, 4]
         assert s.of("parent")[0].result == 5

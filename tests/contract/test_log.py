@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stepfold_engine.errors import AppendRefusedError, RecordTooLargeError
+from stepfold_engine.errors import AppendRefusedError, LogError, RecordTooLargeError
 from stepfold_engine.log.base import (
     EVENTS,
     JOURNAL,
@@ -179,6 +179,46 @@ def test_a_record_that_is_too_large_is_refused_and_nothing_is_written(run: Run) 
         with pytest.raises(RecordTooLargeError, match=str(RECORD_BYTES_MAX)):
             await log.append(JOURNAL, 0, [*records("small"), large])
         assert (await log.bounds(JOURNAL, 0)).end == 0
+
+    run(test)
+
+
+def test_a_partition_that_does_not_exist_is_an_error_and_harms_no_other(run: Run) -> None:
+    async def test(log: Log, _: Time) -> None:
+        for topic, partition in (("nothing", 0), (EVENTS, 2), (EVENTS, -1)):
+            with pytest.raises(AppendRefusedError, match="no partition"):
+                await log.append(topic, partition, records("lost"))
+            with pytest.raises(LogError, match="no partition"):
+                await log.read(topic, partition, 0)
+        assert await log.append(EVENTS, 0, records("kept")) == 0
+
+    run(test)
+
+
+def test_a_waiting_read_beyond_the_end_waits_for_its_record(run: Run) -> None:
+    async def test(log: Log, _: Time) -> None:
+        reading = asyncio.ensure_future(log.read(EVENTS, 0, 2, wait_ms=20_000))
+        await asyncio.sleep(0)
+        for name in "abc":
+            await log.append(EVENTS, 0, records(name))
+        assert [r.value for r in (await reading).records] == [b"c"]
+
+    run(test)
+
+
+def test_a_long_read_pages_through_everything_in_order(run: Run) -> None:
+    async def test(log: Log, _: Time) -> None:
+        for start in range(0, 3000, 500):
+            names = [f"{i:04}" + "x" * 300 for i in range(start, start + 500)]
+            await log.append(JOURNAL, 0, records(*names))
+        for bytes_max in (1 << 10, 300_000, 4 << 20):
+            offset, found = 0, list[int]()
+            while offset < 3000:
+                batch = await log.read(JOURNAL, 0, offset, bytes_max=bytes_max)
+                assert sum(len(r.value) for r in batch.records) <= bytes_max + 400
+                found += [int(r.value[:4]) for r in batch.records]
+                offset = batch.next_offset
+            assert found == list(range(3000))
 
     run(test)
 

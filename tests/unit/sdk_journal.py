@@ -216,7 +216,9 @@ class Journal:
 
     # The engine's side.
 
-    def _start(self, function: str, event: Event, invoker: tuple[bytes, bytes] | None = None) -> Run:
+    def _start(
+        self, function: str, event: Event, invoker: tuple[bytes, bytes] | None = None
+    ) -> Run:
         key = run_key(0, function, event.id)
         id_ = run_id(self.loop.now_ms(), key)
         policy = self.app.functions[function].spec().retry
@@ -365,7 +367,7 @@ def _matches(run: Run, wait: reports.AskWait, event: Event) -> bool:
     return bool(a == b)
 
 
-def _decide(journal: Journal, run: Run, item: reports.ReportItem) -> list[Entry]:  # noqa: C901, PLR0911
+def _decide(journal: Journal, run: Run, item: reports.ReportItem) -> list[Entry]:  # noqa: C901
     now = journal.loop.now_ms()
     match item:
         case reports.AttemptSucceeded() | reports.AttemptFailed():
@@ -375,9 +377,7 @@ def _decide(journal: Journal, run: Run, item: reports.ReportItem) -> list[Entry]
                 return []
             run.operations.setdefault(item.step, ("running", 0))
             return [
-                entries.AttemptStarted(
-                    run.id, item.step, item.name, item.attempt, item.started_ms
-                )
+                entries.AttemptStarted(run.id, item.step, item.name, item.attempt, item.started_ms)
             ]
         case reports.AskAbandon():
             if item.step in run.done:
@@ -425,7 +425,9 @@ def _begun(journal: Journal, run: Run, item: Any, now: int) -> list[Entry]:
             run.waits[step] = item
         case reports.AskSignal():
             due = now + item.timeout_ms
-            holder = next((r for r in journal.runs.values() if item.signal in r.signals.values()), None)
+            holder = next(
+                (r for r in journal.runs.values() if item.signal in r.signals.values()), None
+            )
             entry = entries.SignalWaitBegan(run.id, step, name, item.signal, due, item.on_conflict)
             outcome = entries.SignalWaitEnded(run.id, step, "timed-out", b"")
             if holder is not None and item.on_conflict == "fail":

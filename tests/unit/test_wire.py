@@ -7,7 +7,7 @@ import sqlite3
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +143,7 @@ class Here:
         status, found = await asyncio.to_thread(send)
         return status, json.loads(found) if found else None
 
-    async def send(self, *events: dict[str, object]) -> list[str]:
+    async def send(self, *events: Mapping[str, object]) -> list[str]:
         status, body = await self.ask("POST", "/e/key", list(events))
         assert status == 200, body
         ids: list[str] = body["ids"]
@@ -160,7 +160,8 @@ class Here:
             run: dict[str, Any] = found["data"]
             return run if status in ("", run["status"]) else None
 
-        return await until(look)
+        found: dict[str, Any] = await until(look)
+        return found
 
 
 async def until(look: Callable[[], Awaitable[Any]]) -> Any:

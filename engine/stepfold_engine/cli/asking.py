@@ -21,6 +21,7 @@ from stepfold_schemas.ids import parse_ulid
 
 OURS = "/stepfold/v1"
 SHORT_ID_CHARS = 8
+ULID_CHARS = 26
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)")
 _AGO_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -57,7 +58,7 @@ def send(  # noqa: PLR0913 - the options of a command
 
       stepfold send shop/order.paid --id order-7 - < order.json
     """
-    body: dict[str, object] = {"name": name, "data": _json(data, "JSON")}
+    body: dict[str, object] = {"name": name, "data": _json(data, "the data")}
     if id:
         body["id"] = id
     if ts:
@@ -183,7 +184,7 @@ def signal(
 
       stepfold signal approval-7 '{"approved": true}'
     """
-    body = {"signal": name, "data": _json(data, "JSON")}
+    body = {"signal": name, "data": _json(data, "the data")}
     answer = _asked(lambda remote: remote.ask("POST", "/v1/signals", body=body), url)
     typer.echo(cast("dict[str, dict[str, str]]", answer)["data"]["run_id"])
 
@@ -239,8 +240,9 @@ def _since_ms(since: str) -> int:
 
 
 def _quoted(run_id: str) -> str:
+    # With zeros before it any part of an id is one.
     try:
-        parse_ulid(run_id.ljust(26, "0"))
+        parse_ulid(run_id if len(run_id) == ULID_CHARS else run_id.rjust(ULID_CHARS, "0"))
     except ValueError:
-        fail(f"{run_id} is not a run's id, nor the beginning of one", USAGE)
+        fail(f"{run_id} is not a run's id, nor the beginning or the end of one", USAGE)
     return run_id

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from stepfold.port import Fact
 from stepfold_engine.cli.wording import Line, clock, described, text
-from stepfold_engine.facts import facts_of
 from stepfold_engine.history import short_id
 from stepfold_engine.owner import Owner
+from stepfold_engine.wire.live import news_of
 from stepfold_engine.wire.models import fact_body
 from stepfold_schemas.entries import Decision, RunCancelled, RunCompleted, RunFailed, RunStarted
 from stepfold_schemas.ids import key_of
@@ -51,7 +51,7 @@ class LiveLog:
         if len(self._waiting) >= BACKLOG_MAX:
             self._dropped += len(decision.entries)
             return
-        for run, fact in facts_of(decision):
+        for run, fact in news_of(decision):
             self._waiting.append((run, self._function(owner, run, fact), fact))
 
     def _function(self, owner: Owner, run: bytes, fact: Fact) -> str:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
-from watchfiles import PythonFilter, awatch
+from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType] - names a type of trio, which is not installed
 
 from stepfold.app import App
+from stepfold.crew import WorkerSettings
+from stepfold.events import NewEvent, wall_ms, written
+from stepfold.worker import NativeWorker
 from stepfold_engine.cli.console import LiveLog
 from stepfold_engine.cli.loading import LoadError, Target, load
 from stepfold_engine.clock import SystemClock
@@ -21,6 +24,7 @@ from stepfold_engine.expressions import compile_expression
 from stepfold_engine.history import History
 from stepfold_engine.log.embedded import EmbeddedLog
 from stepfold_engine.matching import CelMatching
+from stepfold_engine.native import Native
 from stepfold_engine.node import Node
 from stepfold_engine.settings import Settings
 from stepfold_engine.wire.api import build_app
@@ -152,38 +156,50 @@ class Development:
         """Let attempts that are running end, for a few seconds; then drop all code."""
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
-                while self._worker.busy:
+                while self._worker.busy:  # noqa: ASYNC110 - it is another thread's
                     await asyncio.sleep(DRAIN_LOOK_S)
         await asyncio.to_thread(self._worker.close)
 
     async def _declare(self, specs: Sequence[FunctionSpec]) -> None:
+        """Put the file's functions in force. It is the whole app: what is not in it leaves."""
+        declared = [d for state in self._node.states() for d in state.declarations.items()]
+        others = {app for app, d in declared if d.functions} - {self._app.id}
         try:
             await self._node.declare(self._app.id, specs, complete=True, forced=True)
+            for app in sorted(others):
+                await self._node.declare(app, [], complete=True, forced=True)
+                self._say(f"app {app} is not in the file: events start its functions no more")
         except EngineError as error:
             _log.error("the functions could not be declared: %s", error)
 
     async def _watch(self) -> None:
         """Load the code again whenever a Python file in its folder changes."""
-        folder = self._options.target.folder
         changes = awatch(
-            folder,
+            self._options.target.folder,
             watch_filter=PythonFilter(),
             stop_event=self._stop,
             debounce=RELOAD_DEBOUNCE_MS,
         )
-        async for _ in changes:
-            try:
-                app = load(self._options.target)
-                specs = checked_specs(app)
-            except LoadError as error:
-                self._say(f"the code was not loaded, the old one stays: {error}", "red")
-                continue
-            self._app = app
-            app.engine = InProcess(self._node.native)
-            self._worker.replace_functions(app.functions)
-            await self._declare(specs)
-            self._node.native.start_unserved()
-            self._say(f"loaded again: {len(specs)} functions", "green")
+        try:
+            async for _ in changes:
+                await self._reload()
+        except (OSError, RuntimeError) as error:
+            _log.warning("changes of the code are not seen any more: %s", error)
+
+    async def _reload(self) -> None:
+        try:
+            # In a thread: an import may take long, and the engine goes on meanwhile.
+            app = await asyncio.to_thread(load, self._options.target)
+            specs = checked_specs(app)
+        except LoadError as error:
+            self._say(f"the code was not loaded, the old one stays: {error}", "red")
+            return
+        self._app = app
+        app.engine = InProcess(self._node.native)
+        self._worker.replace_functions(app.functions)
+        await self._declare(specs)
+        self._node.native.start_unserved()
+        self._say(f"loaded again: {_counted(len(specs), 'function')}", "green")
 
     # Words.
 

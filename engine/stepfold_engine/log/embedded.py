@@ -10,14 +10,14 @@ import contextlib
 import logging
 import os
 import sqlite3
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from stepfold_engine.errors import (
     AppendRefusedError,
@@ -43,13 +43,22 @@ from stepfold_engine.log.lock import FolderLock
 from stepfold_engine.log.space import Space
 from stepfold_engine.log.tables import Partition, Row
 
+_T = TypeVar("_T")
 _log = logging.getLogger("stepfold")
 
 SLOW_COMMIT_S = 0.005
-CHECKPOINT_BYTES = 8 << 20
 TAIL_RECORDS_MAX = 1_000
+TAIL_BYTES_MAX = 4 << 20
+READ_BYTES = 128 << 10
+"""How much is read at once; the event loop gets its turn before more is read."""
 TRIM_ROWS = 2_000
+WAL_KEPT_BYTES = 32 << 20
+BUSY_MS = 1_000
+"""How long a commit waits for somebody with the sqlite3 command; the event loop waits with it."""
+_PAGE_BYTES = 4096
 _TAILED = (EVENTS, INBOX)
+_VITAL = (JOURNAL, INBOX)
+"""What may use the reserve: finished outcomes, and what partitions owe each other."""
 
 
 @dataclass(slots=True)
@@ -59,8 +68,15 @@ class _Ends:
     start: int
     end: int
     last_ms: int
-    tail: deque[Record]
+    tail: deque[Record] = field(default_factory=deque[Record])
+    tail_bytes: int = 0
     appended: asyncio.Event = field(default_factory=asyncio.Event)
+    damage: str = ""
+
+    def wake(self) -> None:
+        """Let waiting reads look again."""
+        self.appended.set()
+        self.appended = asyncio.Event()
 
 
 @dataclass(slots=True)
@@ -96,14 +112,14 @@ class EmbeddedLog:
         self._scheduled = False
         self._slow_s = 0.0
         self._thread: ThreadPoolExecutor | None = None
-        self._closed = False
-        self._wal_bytes = 0
-        self._checkpoint = threading.Event()
+        self._busy = self._closed = False
+        self._idle = asyncio.Event()
+        self._count = 0
+        self._ends: dict[Partition, _Ends] = {}
         self._db: sqlite3.Connection
         self._reader: sqlite3.Connection
         self._space: Space
-        self._ends: dict[Partition, _Ends] = {}
-        self._checkpointer: threading.Thread
+        self._checkpointer: wal.Checkpointer
 
     @classmethod
     def open(
@@ -132,47 +148,67 @@ class EmbeddedLog:
         folder.mkdir(parents=True, exist_ok=True)
         log = cls(folder, now_ms, FolderLock(folder))
         try:
-            log._open(partitions, bytes_max, reserve_bytes)
+            log._look_at_tail()
+            with contextlib.ExitStack() as opened:
+                log._open(opened, partitions, bytes_max, reserve_bytes)
+                opened.pop_all()
         except BaseException:
             log._lock.close()
             raise
         return log
 
-    def _open(self, partitions: int | None, bytes_max: int | None, reserve_bytes: int) -> None:
+    def _open(
+        self,
+        opened: contextlib.ExitStack,
+        partitions: int | None,
+        bytes_max: int | None,
+        reserve_bytes: int,
+    ) -> None:
         path = self.folder / "log.db"
-        self._look_at_tail(self.folder / "log.db-wal")
         try:
-            self._db = tables.connect(path)
-            count = tables.prepare(self._db, partitions, self.folder)
-            for topic in TOPICS:
-                for number in range(count):
-                    start, end, last_ms = tables.bounds_of(self._db, (topic, number))
-                    tail = deque[Record](maxlen=TAIL_RECORDS_MAX)
-                    self._ends[topic, number] = _Ends(start, end, last_ms, tail)
+            try:
+                self._db = tables.connect(path)
+            except sqlite3.OperationalError:
+                # SQLite needs some space to open a file. If the disk is full, take the reserve.
+                with contextlib.suppress(OSError):
+                    os.truncate(self.folder / "reserve", 0)
+                self._db = tables.connect(path)
+            opened.callback(self._db.close)
+            self._db.execute("PRAGMA secure_delete=OFF")
+            self._db.execute(f"PRAGMA journal_size_limit={WAL_KEPT_BYTES}")
+            self._db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+            self._count = tables.prepare(self._db, partitions, self.folder)
+            pairs = [(topic, number) for topic in TOPICS for number in range(self._count)]
+            self._ends = {pair: self._ends_of(pair) for pair in pairs}
             self._reader = tables.connect(path)
+            opened.callback(self._reader.close)
             self._reader.execute("PRAGMA query_only=ON")
-        except sqlite3.DatabaseError as error:
-            raise CorruptLogError("log.db", 0, -1, f"{path} cannot be read: {error}") from error
-        self._space = Space(self.folder, self._db, bytes_max, reserve_bytes)
+            self._space = Space(self.folder, self._db, bytes_max, reserve_bytes)
+            self._checkpointer = wal.Checkpointer(path)
+            opened.callback(self._checkpointer.close)
+        except sqlite3.Error as error:
+            if tables.is_damage(error):
+                raise CorruptLogError("log.db", 0, -1, f"{path} is damaged: {error}") from error
+            raise LogError(f"{path} cannot be opened: {error}") from error
         _sync_folder(self.folder)
-        self._checkpointer = threading.Thread(
-            target=self._checkpoint_often, args=(path,), name="stepfold-checkpoint", daemon=True
-        )
-        self._checkpointer.start()
 
-    def _look_at_tail(self, path: Path) -> None:
-        tail = wal.inspect(path)
-        if tail is None:
+    def _ends_of(self, partition: Partition) -> _Ends:
+        try:
+            return _Ends(*tables.bounds_of(self._db, partition))
+        except sqlite3.Error as error:
+            if not tables.is_damage(error):
+                raise
+            # Only this partition stops.
+            _log.error("%s", tables.damaged(partition, -1, error))
+            return _Ends(0, 0, 0, damage=f"{self.folder} is damaged there: {error}")
+
+    def _look_at_tail(self) -> None:
+        path = self.folder / "log.db-wal"
+        torn = wal.inspect(path)
+        if torn is None:
             return
-        if tail.commits > 1:
-            text = (
-                f"{path}, frame {tail.frame} (byte {tail.position} on) is damaged, and"
-                f" {tail.commits} commits lie behind it. Nothing was changed; restore the folder"
-                " from a copy."
-            )
-            raise CorruptLogError("log.db-wal", 0, tail.frame, text)
         text = (
-            f"{path}: {tail.torn_bytes} bytes of a commit that was not acknowledged were cut off"
+            f"{path}: {torn.size} bytes of a commit that was not acknowledged were cut off"
             " (the process or the machine stopped in the middle of it)"
         )
         self.warnings.append(text)
@@ -185,21 +221,43 @@ class EmbeddedLog:
 
     async def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has."""
-        return sum(1 for found, _ in self._ends if found == topic)
+        self._known((topic, 0))
+        return self._count
+
+    def _known(self, partition: Partition) -> _Ends:
+        """Return what is known of a partition.
+
+        Raises:
+            CorruptLogError: its table is damaged.
+            LogError: there is no such partition, or the log is closed.
+        """
+        known = self._ends.get(partition)
+        if known is None:
+            raise LogError(f"{self.folder} has no partition {partition[1]} of {partition[0]!r}")
+        if known.damage:
+            raise CorruptLogError(*partition, -1, known.damage)
+        if self._closed:
+            raise LogError(f"the log in {self.folder} is closed")
+        return known
 
     # Appending.
 
     async def append(self, topic: str, partition: int, records: Sequence[NewRecord]) -> int | None:
         """Append records; see the port."""
-        if self._closed:
-            raise AppendRefusedError(f"the log in {self.folder} is closed")
+        try:
+            self._known((topic, partition))
+        except LogError as error:
+            raise AppendRefusedError(str(error)) from error
         for record in records:
-            if len(record.value) > RECORD_BYTES_MAX:
-                text = f"{topic}/{partition}: a record of {len(record.value)} bytes"
+            size = len(record.value) + len(record.key)
+            if size > RECORD_BYTES_MAX:
+                text = f"{topic}/{partition}: a record of {size} bytes"
                 raise RecordTooLargeError(f"{text}; the limit is {RECORD_BYTES_MAX}")
-        self._space.look()
-        if self._space.full and topic not in (JOURNAL, INBOX):
-            raise LogFullError(self._space.describe())
+        if self._space.full:
+            if not self._busy:
+                self._space.look()
+            if self._space.full and topic not in _VITAL:
+                raise LogFullError(self._space.describe())
         done = asyncio.get_running_loop().create_future()
         self._put(_Append((topic, partition), records, done))
         found: int = await done
@@ -209,19 +267,32 @@ class EmbeddedLog:
         self._queue.append(item)
         if not self._scheduled:
             self._scheduled = True
+            self._idle.clear()
             asyncio.get_running_loop().call_soon(self._commit)
 
     def _commit(self) -> None:
         """Commit everything that is queued, here or in a thread."""
+        if self._checkpointer.waits:
+            moving = self._in_thread(lambda: self._checkpointer.finish(self._db))
+            moving.add_done_callback(lambda _: self._commit())
+            return
         batch, self._queue = self._queue, []
         if self._slow_s < SLOW_COMMIT_S:
             self._finish(batch, *self._write(batch))
             return
+        writing = self._in_thread(lambda: self._write(batch))
+        writing.add_done_callback(lambda f: self._finish(batch, *f.result()))
+
+    def _in_thread(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "stepfold-commit")
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._thread, self._write, batch)
-        future.add_done_callback(lambda f: self._finish(batch, *f.result()))
+        self._busy = True
+        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        future.add_done_callback(self._out_of_thread)
+        return future
+
+    def _out_of_thread(self, _: object) -> None:
+        self._busy = False
 
     def _write(
         self, batch: list[_Append | _Trim]
@@ -231,7 +302,7 @@ class EmbeddedLog:
         failed: dict[int, LogError] = {}
         try:
             ends = self._transaction(batch)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - else all who wait would wait for ever
             ends = self._write_apart(batch, failed, error)
         took_s = time.perf_counter() - begun_s
         self._slow_s += 0.2 * (took_s - self._slow_s)
@@ -265,45 +336,60 @@ class EmbeddedLog:
                     )
 
         tables.transaction(self._db, work)
-        self._wal_bytes += size + 4096 * (1 + len(rows))
-        if self._wal_bytes > CHECKPOINT_BYTES:
-            self._wal_bytes = 0
-            self._checkpoint.set()
+        self._checkpointer.written(size + _PAGE_BYTES * (1 + len(rows)))
         return {p: (starts[p], ends[p]) for p in bounds}
 
     def _write_apart(
-        self, batch: list[_Append | _Trim], failed: dict[int, LogError], error: sqlite3.Error
+        self, batch: list[_Append | _Trim], failed: dict[int, LogError], error: Exception
     ) -> dict[Partition, tuple[int, int]]:
         """A commit failed and was rolled back: find out for each append what can be done."""
-        if tables.is_full(error):
-            self._space.run_out()
-            for index, item in enumerate(batch):
-                if item.partition[0] not in (JOURNAL, INBOX):
-                    failed[index] = LogFullError(self._space.describe())
-        elif not tables.is_damage(error):
+        if _is_unclear(error):
             for index in range(len(batch)):
-                failed[index] = AppendUnknownError(f"{self.folder}: {error}")
+                failed[index] = self._explained(batch[index], error)
             return {}
+        if _is_full(error):
+            self._space.full = True
         ends: dict[Partition, tuple[int, int]] = {}
         for index, item in enumerate(batch):
-            if index in failed:
-                continue
             try:
-                found = self._transaction([item])
-            except sqlite3.Error as again:
+                found = self._write_alone(item, error)
+            except Exception as again:  # noqa: BLE001 - goes to who waits for it
                 failed[index] = self._explained(item, again)
                 continue
+            ends |= found
             for partition, (start, end) in found.items():
-                ends[partition] = (start, end)
-                self._ends[partition].end = end
+                known = self._ends[partition]
+                known.start, known.end = start, end
+                if isinstance(item, _Append) and item.rows:
+                    known.last_ms = item.rows[-1][1]
         return ends
 
-    def _explained(self, item: _Append | _Trim, error: sqlite3.Error) -> LogError:
+    def _write_alone(
+        self, item: _Append | _Trim, before: Exception
+    ) -> dict[Partition, tuple[int, int]]:
+        """Write one item, with the reserve's space if there is no other and it may have it."""
+        vital = isinstance(item, _Trim) or item.partition[0] in _VITAL
+        if not vital and _is_full(before):
+            raise before
+        try:
+            return self._transaction([item])
+        except sqlite3.Error as error:
+            if not (vital and tables.is_full(error)):
+                raise
+        self._space.run_out()
+        return self._transaction([item])
+
+    def _explained(self, item: _Append | _Trim, error: Exception) -> LogError:
+        if not isinstance(error, sqlite3.Error):
+            return AppendRefusedError(f"{item.partition[0]}/{item.partition[1]}: {error!r}")
         if tables.is_full(error):
             return LogFullError(self._space.describe())
         if tables.is_damage(error):
-            return tables.damaged(item.partition, -1, error)
-        return AppendUnknownError(f"{self.folder}: {error}")
+            damage = tables.damaged(item.partition, -1, error)
+            return damage if isinstance(item, _Trim) else AppendRefusedError(str(damage))
+        if _is_unclear(error):
+            return AppendUnknownError(f"{self.folder}: {error}")
+        return AppendRefusedError(f"{self.folder}: {error}")
 
     def _finish(
         self,
@@ -324,24 +410,27 @@ class EmbeddedLog:
             if error is not None:
                 item.done.set_exception(error)
             elif isinstance(item, _Append):
-                item.done.set_result(item.rows[0][0] if item.rows else 0)
+                end = self._ends[item.partition].end
+                item.done.set_result(item.rows[0][0] if item.rows else end)
             else:
                 item.done.set_result(self._ends[item.partition].start)
         self._scheduled = bool(self._queue)
         if self._queue:
             asyncio.get_running_loop().call_soon(self._commit)
+        else:
+            self._idle.set()
 
     def _publish(self, item: _Append) -> None:
         known = self._ends[item.partition]
         if item.rows:
             known.last_ms = item.rows[-1][1]
         if item.partition[0] in _TAILED:
-            known.tail.extend(
-                Record(row[0], row[1], row[3], row[2], r.headers)
-                for row, r in zip(item.rows, item.records, strict=True)
-            )
-        known.appended.set()
-        known.appended = asyncio.Event()
+            for row, r in zip(item.rows, item.records, strict=True):
+                known.tail.append(Record(row[0], row[1], r.value, r.key, r.headers))
+                known.tail_bytes += len(r.value)
+            while len(known.tail) > TAIL_RECORDS_MAX or known.tail_bytes > TAIL_BYTES_MAX:
+                known.tail_bytes -= len(known.tail.popleft().value)
+        known.wake()
 
     # Reading.
 
@@ -349,42 +438,79 @@ class EmbeddedLog:
         self, topic: str, partition: int, offset: int, *, bytes_max: int = 1 << 20, wait_ms: int = 0
     ) -> Batch:
         """Read records at or after an offset; see the port."""
-        known = self._ends[topic, partition]
+        known = self._known((topic, partition))
         if offset >= known.end and wait_ms:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_ms / 1000):
-                    await known.appended.wait()
-        first = max(offset, known.start)
-        if first >= known.end:
-            return Batch([], first, known.start)
-        if known.tail and known.tail[0].offset <= first:
-            found = _from_tail(known.tail, first, bytes_max)
-        else:
-            found = tables.select(self._reader, (topic, partition), first, bytes_max)
-        after = found[-1].offset + 1 if found else first
-        return Batch(found, after, known.start)
+                    while offset >= known.end and not self._closed:
+                        await known.appended.wait()
+        if offset >= known.end or self._closed:
+            return Batch([], max(offset, known.start), known.start)
+        tail = known.tail
+        if tail and tail[0].offset <= max(offset, known.start) <= tail[-1].offset:
+            found = _from_tail(tail, max(offset, known.start), bytes_max)
+            return Batch(found, found[-1].offset + 1, known.start)
+        return await self._read_on((topic, partition), offset, bytes_max)
+
+    async def _read_on(self, partition: Partition, offset: int, bytes_max: int) -> Batch:
+        """Read from the file, a little at a time: the event loop gets its turns."""
+        batch = self._select(partition, offset, min(bytes_max, READ_BYTES))
+        left = bytes_max - _size(batch)
+        while left > 0 and batch.next_offset < self._ends[partition].end:
+            await asyncio.sleep(0)
+            try:
+                more = self._select(partition, batch.next_offset, min(left, READ_BYTES))
+            except LogError:
+                break  # the next read begins there, and raises
+            if more.start > batch.next_offset:
+                break
+            left -= _size(more)
+            batch = Batch(batch.records + more.records, more.next_offset, batch.start)
+        return batch
+
+    def _select(self, partition: Partition, offset: int, bytes_max: int) -> Batch:
+        """Read from the file. Offsets are dense here: one that is missing was lost.
+
+        Raises:
+            CorruptLogError: the first record is damaged or missing.
+        """
+        known = self._known(partition)
+        start, end = known.start, known.end
+        first = max(offset, start)
+        while first < end:
+            found = tables.select(self._reader, partition, first, bytes_max)
+            if found and found[0].offset == first:
+                # Behind ``end`` lies what a thread has just committed and nobody was told of.
+                whole = [r for i, r in enumerate(found, first) if r.offset == i < end]
+                return Batch(whole, first + len(whole), start)
+            # Or trimmed by a thread just now.
+            start = max(start, tables.bounds_of(self._reader, partition)[0])
+            if start <= first:
+                raise CorruptLogError(*partition, first, "the record is missing from the file")
+            first = start
+        return Batch([], first, start)
 
     async def bounds(self, topic: str, partition: int) -> Bounds:
         """Return a partition's start and end."""
-        known = self._ends[topic, partition]
+        known = self._known((topic, partition))
         return Bounds(known.start, known.end)
 
     async def offset_at(self, topic: str, partition: int, at_ms: int) -> int:
         """Return the first offset appended at or after a time, or the end."""
-        known = self._ends[topic, partition]
+        known = self._known((topic, partition))
         low, high = known.start, known.end
         while low < high:
             middle = (low + high) // 2
-            (record,) = tables.select(self._reader, (topic, partition), middle, 1)
-            if record.at_ms < at_ms:
-                low = middle + 1
+            batch = self._select((topic, partition), middle, 1)
+            if not batch.records or batch.records[0].at_ms < at_ms:
+                low = batch.next_offset
             else:
                 high = middle
         return low
 
     async def trim(self, topic: str, partition: int, before: int) -> None:
         """Remove records below an offset, a few with every commit."""
-        known = self._ends[topic, partition]
+        known = self._known((topic, partition))
         before = min(before, known.end)
         while known.start < before and not self._closed:
             done = asyncio.get_running_loop().create_future()
@@ -396,40 +522,42 @@ class EmbeddedLog:
         if self._closed:
             return
         self._closed = True
-        while self._scheduled:
-            await asyncio.sleep(0)
+        if self._scheduled:
+            await self._idle.wait()
+        for known in self._ends.values():
+            known.wake()
         if self._thread is not None:
             self._thread.shutdown()
-        self._checkpoint.set()
-        self._checkpointer.join()
+        self._checkpointer.close()
         self._reader.close()
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
         self._lock.close()
 
-    def _checkpoint_often(self, path: Path) -> None:
-        """Move what is committed from the write-ahead log into the file, off the event loop."""
-        db = tables.connect(path)
-        try:
-            while True:
-                self._checkpoint.wait()
-                self._checkpoint.clear()
-                if self._closed:
-                    return
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        finally:
-            db.close()
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and tables.is_full(error)
+
+
+def _is_unclear(error: Exception) -> bool:
+    """Say whether a commit that failed so may still have been written."""
+    if not isinstance(error, sqlite3.Error) or tables.is_full(error) or tables.is_damage(error):
+        return False
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY
+
+
+def _size(batch: Batch) -> int:
+    return sum(len(record.value) for record in batch.records)
 
 
 def _from_tail(tail: deque[Record], first: int, bytes_max: int) -> list[Record]:
     """Return records from memory. Offsets of a tail are dense."""
     found: list[Record] = []
     size = 0
-    for index in range(first - tail[0].offset, len(tail)):
-        found.append(tail[index])
-        size += len(tail[index].value)
+    for record in islice(tail, first - tail[0].offset, None):
+        found.append(record)
+        size += len(record.value)
         if size >= bytes_max:
             break
     return found

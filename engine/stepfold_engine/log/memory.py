@@ -3,8 +3,9 @@
 import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from stepfold_engine.errors import AppendRefusedError, RecordTooLargeError
+from stepfold_engine.errors import AppendRefusedError, LogError, RecordTooLargeError
 from stepfold_engine.log.base import (
     RECORD_BYTES_MAX,
     TOPICS,
@@ -18,6 +19,7 @@ from stepfold_engine.log.base import (
 class _Partition:
     def __init__(self) -> None:
         self.start = 0
+        self.last_ms = 0
         self.records: list[Record] = []
         self.appended = asyncio.Event()
 
@@ -38,19 +40,27 @@ class MemoryLog:
         """Return how many partitions a topic has."""
         return len(self._topics[topic])
 
+    def _known(self, topic: str, partition: int) -> _Partition:
+        found = self._topics.get(topic, [])
+        if not 0 <= partition < len(found):
+            raise LogError(f"there is no partition {partition} of {topic!r}")
+        return found[partition]
+
     async def append(self, topic: str, partition: int, records: Sequence[NewRecord]) -> int | None:
         """Append records; see the port."""
         if self._closed:
             raise AppendRefusedError("the log is closed")
+        try:
+            found = self._known(topic, partition)
+        except LogError as error:
+            raise AppendRefusedError(str(error)) from error
         for record in records:
-            if len(record.value) > RECORD_BYTES_MAX:
-                size = len(record.value)
+            size = len(record.value) + len(record.key)
+            if size > RECORD_BYTES_MAX:
                 text = f"{topic}/{partition}: a record of {size} bytes, the limit is"
                 raise RecordTooLargeError(f"{text} {RECORD_BYTES_MAX}")
-        found = self._topics[topic][partition]
-        base, at_ms = found.end, self._now_ms()
-        if found.records:
-            at_ms = max(at_ms, found.records[-1].at_ms)
+        base, at_ms = found.end, max(self._now_ms(), found.last_ms)
+        found.last_ms = at_ms
         for i, r in enumerate(records):
             found.records.append(Record(base + i, at_ms, r.value, r.key, r.headers))
         found.appended.set()
@@ -62,20 +72,18 @@ class MemoryLog:
         self, topic: str, partition: int, offset: int, *, bytes_max: int = 1 << 20, wait_ms: int = 0
     ) -> Batch:
         """Read records at or after an offset; see the port."""
-        found = self._topics[topic][partition]
+        found = self._known(topic, partition)
         if offset >= found.end and wait_ms:
-            appended = found.appended
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(wait_ms / 1000):
-                    await appended.wait()
-            except TimeoutError:
-                pass
+                    while offset >= found.end:
+                        await found.appended.wait()
         first = max(offset, found.start)
         taken: list[Record] = []
         size = 0
-        for record in found.records[first - found.start :]:
-            taken.append(record)
-            size += len(record.value)
+        for index in range(first - found.start, len(found.records)):
+            taken.append(found.records[index])
+            size += len(taken[-1].value)
             if size >= bytes_max:
                 break
         after = taken[-1].offset + 1 if taken else first
@@ -83,17 +91,17 @@ class MemoryLog:
 
     async def bounds(self, topic: str, partition: int) -> Bounds:
         """Return a partition's start and end."""
-        found = self._topics[topic][partition]
+        found = self._known(topic, partition)
         return Bounds(found.start, found.end)
 
     async def offset_at(self, topic: str, partition: int, at_ms: int) -> int:
         """Return the first offset appended at or after a time, or the end."""
-        found = self._topics[topic][partition]
+        found = self._known(topic, partition)
         return found.start + bisect_left(found.records, at_ms, key=lambda r: r.at_ms)
 
     async def trim(self, topic: str, partition: int, before: int) -> None:
         """Remove records below an offset."""
-        found = self._topics[topic][partition]
+        found = self._known(topic, partition)
         cut = min(max(before, found.start), found.end)
         del found.records[: cut - found.start]
         found.start = cut

@@ -5,14 +5,14 @@ Nobody who watches slows the engine down: who is too slow loses entries and is t
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 
 from stepfold.port import Fact
 from stepfold_engine.facts import facts_of
 from stepfold_engine.owner import Owner
 from stepfold_engine.wire.models import fact_body
-from stepfold_schemas.entries import Decision, RunStarted
+from stepfold_schemas.entries import Decision, HistoryRestated, RunStarted
 from stepfold_schemas.ids import key_of
 
 BACKLOG_MAX = 10_000
@@ -21,6 +21,12 @@ BACKLOG_MAX = 10_000
 HEARTBEAT_S = 5.0
 Item = tuple[bytes, str, Fact]
 """A run, its function ("" if it has ended already), and an entry of its journal."""
+
+
+def news_of(decision: Decision) -> Iterator[tuple[bytes, Fact]]:
+    """Yield (run id, fact) for what happened to runs: a history that is copied is no news."""
+    if not any(isinstance(entry, HistoryRestated) for entry in decision.entries):
+        yield from facts_of(decision)
 
 
 class Subscription:
@@ -52,7 +58,7 @@ class LiveFeed:
         """See a decision (``effects.Watcher``)."""
         if not self._subscriptions:
             return
-        for run, fact in facts_of(decision):
+        for run, fact in news_of(decision):
             if isinstance(fact.entry, RunStarted):
                 function = fact.entry.function
             else:
