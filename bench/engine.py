@@ -8,14 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import stepfold
-from stepfold.worker import NativeWorker
-from stepfold_engine.clock import SystemClock
-from stepfold_engine.log.embedded import EmbeddedLog
-from stepfold_engine.matching import CelMatching
-from stepfold_engine.native import Native
+from stepfold_engine.local import running_app
 from stepfold_engine.node import Node
 from stepfold_engine.owner import Owner
-from stepfold_engine.settings import Settings
 from stepfold_schemas.entries import Decision, RunCancelled, RunCompleted, RunFailed
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import key_of, partition_of, run_key
@@ -60,29 +55,9 @@ class Bench:
 @asynccontextmanager
 async def running(app: stepfold.App, folder: Path) -> AsyncGenerator[Bench]:
     """Run an app on an embedded log."""
-    clock = SystemClock()
-    log = EmbeddedLog.open(folder, None, clock.now_ms)
-    node = Node(log, clock, CelMatching(), Settings())
     ends = Ends()
-    node.watchers.append(ends)
-    worker: NativeWorker
-
-    def make(native: Native) -> NativeWorker:
-        nonlocal worker
-        worker = NativeWorker(app.functions, native)
-        worker.run_in_thread()
-        native.serves = lambda function: function in worker.functions
-        return worker
-
-    async with node.running(make):
-        specs = [f.spec() for f in app.functions.values()]
-        await node.declare(app.id, specs, complete=True, forced=True)
-        node.resume()
-        try:
-            yield Bench(node, app, ends)
-        finally:
-            worker.close()
-    await log.close()
+    async with running_app(app, folder, watchers=[ends]) as node:
+        yield Bench(node, app, ends)
 
 
 def percentile(values: list[float], p: float) -> float:

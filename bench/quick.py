@@ -31,7 +31,9 @@ RUNS_W5 = int(os.environ.get("BENCH_RUNS", "4000"))
 app = stepfold.App("bench")
 marks: dict[str, float] = {}
 gate = Path(os.environ.get("BENCH_GATE", "/nonexistent"))
-steps_log = os.open(os.environ["BENCH_LOG"], os.O_WRONLY | os.O_APPEND) if "BENCH_LOG" in os.environ else -1
+steps_log = (
+    os.open(os.environ["BENCH_LOG"], os.O_WRONLY | os.O_APPEND) if "BENCH_LOG" in os.environ else -1
+)
 
 
 async def trivial(i: int) -> dict[str, int]:
@@ -155,7 +157,9 @@ async def w5_resume(folder: Path) -> None:
     begun = now_s()
     async with running(app, folder) as bench:
         unfinished = sum(len(s.runs) for s in bench.node.states())
-        print(json.dumps({"open_s": round(now_s() - begun, 2), "unfinished": unfinished}), flush=True)
+        print(
+            json.dumps({"open_s": round(now_s() - begun, 2), "unfinished": unfinished}), flush=True
+        )
         while any(len(s.runs) for s in bench.node.states()):
             await asyncio.sleep(0.02)
         print(round(now_s() - begun, 2), flush=True)

@@ -77,7 +77,9 @@ def all_runs() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     cursor = ""
     while True:
-        page = ask(f"/stepfold/v1/runs?function=shop-fulfil-order&limit=500&cursor={cursor}")["data"]
+        page = ask(f"/stepfold/v1/runs?function=shop-fulfil-order&limit=500&cursor={cursor}")[
+            "data"
+        ]
         found += page
         if len(page) < 500:
             return found
@@ -131,7 +133,9 @@ def check(orders: list[dict[str, Any]]) -> bool:
     once = len(runs) == len(orders) and set(results) == wanted and set(results.values()) == {1}
     console.print(f"\n[bold]{len(runs)}[/] runs for {len(orders)} orders: {dict(statuses)}")
     good = once and statuses["failed"] == 1 and not unfinished
-    console.print("[green]every order ended exactly once[/]" if good else "[red]NOT as it should be[/]")
+    console.print(
+        "[green]every order ended exactly once[/]" if good else "[red]NOT as it should be[/]"
+    )
     show_repeats()
     return good
 
@@ -164,7 +168,12 @@ def main() -> None:
     orders = write_orders()
     console.print(f"{len(orders)} orders in {FOLDER}/orders.jsonl; starting the engine …")
     engine = start_engine()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     try:
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("orders ended", total=len(orders))
@@ -172,7 +181,9 @@ def main() -> None:
             watch(progress, task, len(orders) * 2 // 5, deadline)
             engine.send_signal(signal.SIGKILL)
             engine.wait()
-            console.print(f"[red]killed the engine[/] (SIGKILL, pid {engine.pid}); starting it again …")
+            console.print(
+                f"[red]killed the engine[/] (SIGKILL, pid {engine.pid}); starting it again …"
+            )
             engine = start_engine()
             watch(progress, task, len(orders), deadline)
         good = check(orders)

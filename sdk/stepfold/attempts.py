@@ -116,7 +116,7 @@ class AttemptRunner:
         self._watch(attempt)
         attempt.context.run(_enter, attempt)
         if attempt.body.is_async:
-            attempt.task = loop.create_task(self._run(attempt), context=attempt.context)
+            attempt.task = loop.create_task(self.run_async(attempt), context=attempt.context)
             self._limit(attempt)
         else:
             loop.thread_began()
@@ -169,7 +169,8 @@ class AttemptRunner:
 
     # One attempt.
 
-    async def _run(self, attempt: Attempt) -> None:
+    async def run_async(self, attempt: Attempt) -> None:
+        """Run a body on the loop. Public for the watchdog, which knows attempts by this frame."""
         body = attempt.body
         try:
             value = await body.call(*body.args, **body.kwargs)
@@ -214,7 +215,7 @@ class AttemptRunner:
         """Await what a plain function returned, such as a lambda that calls an async one."""
         body = attempt.body
         attempt.body = Body(lambda: value, (), {}, body.policy, body.reader, body.context)
-        attempt.task = attempt.loop.create_task(self._run(attempt), context=attempt.context)
+        attempt.task = attempt.loop.create_task(self.run_async(attempt), context=attempt.context)
 
     def _succeeded(self, attempt: Attempt, value: object) -> AttemptSucceeded | AttemptFailed:
         try:

@@ -26,6 +26,9 @@ from stepfold_schemas.ids import ulid_text
 
 _log = logging.getLogger("stepfold")
 
+RETIRED_LOOK_S = 0.25
+"""How often a crew whose loop was blocked looks whether it has anything left to do."""
+
 REST_S = 1.0
 """How long a run waits before it reports by itself that it is idle."""
 
@@ -96,7 +99,7 @@ class Crew:
 
     def start(self, brief: RunBrief, history: Sequence[Fact]) -> None:
         """Begin a run's code, replaying its history first."""
-        self._drop(brief.run)
+        self.drop(brief.run)
         self._over.discard(brief.run)
         self._settle(brief.run, history)
         self.attempts.offer_again(brief.run)
@@ -134,7 +137,7 @@ class Crew:
         life = self._lives.get(run)
         if life is None or not step:
             # Without a step it is the run's own code: a new life is needed.
-            self._drop(run)
+            self.drop(run)
             self._over.discard(run)
             self.engine.missing(run)
         else:
@@ -142,7 +145,7 @@ class Crew:
 
     def stop(self, run: bytes) -> None:
         """Drop a run and cancel its attempts."""
-        self._drop(run)
+        self.drop(run)
         self._over.discard(run)
         self.attempts.stop(run)
 
@@ -172,7 +175,8 @@ class Crew:
         brief = replace(old.brief, retries_due=old.due)
         self._begin(brief, self._histories[run], old.replay.given)
 
-    def _drop(self, run: bytes) -> Life | None:
+    def drop(self, run: bytes) -> None:
+        """Drop a run's code. Its attempts go on."""
         self._again.pop(run, None)
         self._histories.pop(run, None)
         self._resting.pop(run, None)
@@ -181,7 +185,6 @@ class Crew:
         if life is not None:
             self._waiting.pop(life, None)
             life.close()
-        return life
 
     # What lives say.
 
@@ -230,7 +233,7 @@ class Crew:
             run, life = next(iter(resting.items()))
             del resting[run]
             if life.can_be_dropped() and self._lives.get(run) is life:
-                self._drop(run)
+                self.drop(run)
 
     # All together.
 
@@ -238,9 +241,30 @@ class Crew:
         """Drop all lives; return whose they were. Attempts go on."""
         runs = list(self._lives)
         for run in runs:
-            self._drop(run)
+            self.drop(run)
         return runs
 
-    def live_runs(self) -> list[bytes]:
-        """Return the runs whose code is in memory."""
-        return list(self._lives)
+    # When user code blocks the loop.
+
+    def hush(self, kept: bytes) -> list[bytes]:
+        """Let no life but that of the run ``kept`` do anything any more; return whose they were.
+
+        Called from another thread, while the loop is blocked.
+        """
+        hushed = [life for run, life in list(self._lives.items()) if run != kept]
+        for life in hushed:
+            life.mute = True
+        return [life.run for life in hushed]
+
+    def retire(self, kept: bytes) -> None:
+        """Drop all lives but one, and stop the loop when nothing is left to do on it."""
+        for run in list(self._lives):
+            if run != kept:
+                self.drop(run)
+        self._leave_when_done()
+
+    def _leave_when_done(self) -> None:
+        if self._lives or any(attempt.loop is self.loop for attempt in self.attempts.running()):
+            self.loop.call_later(RETIRED_LOOK_S, self._leave_when_done)
+        else:
+            self.loop.stop()

@@ -80,8 +80,8 @@ class Function(Generic[R_co]):
     def __call__(self, *_: object, **__: object) -> NoReturn:
         """Refuse: a durable function is started by an event, or invoked by another one."""
         msg = (
-            f"{self.id} is a durable function and is not called directly: send an event that starts"
-            f' it, or write "await ctx.step.invoke(…, function={self.__name__})" in another function'
+            f"{self.id} is a durable function and is not called directly: send an event that"
+            f" starts it, or write ctx.step.invoke(…, function={self.__name__}) in another one"
         )
         raise TypeError(msg)
 

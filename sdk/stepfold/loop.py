@@ -6,6 +6,7 @@ a run's own code into durable ones. Callbacks that belong to no run cost a look 
 
 import asyncio
 import heapq
+import selectors
 import time
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from concurrent.futures import Executor
 from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple
 
+from stepfold.errors import Parked
 from stepfold.origins import frame_at
 from stepfold.scope import SCOPE, Scope
 
@@ -99,12 +101,45 @@ class _ScopedTimer(asyncio.TimerHandle):
         super().cancel()
 
 
+class _NotedSelector(selectors.DefaultSelector):
+    """Notes when the loop waits, so that a watchdog can tell waiting from being blocked."""
+
+    loop: "UserLoop"
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        loop = self.loop
+        loop.waits = True
+        try:
+            return super().select(timeout)
+        finally:
+            loop.waits = False
+            loop.turns += 1
+
+
 class UserLoop(asyncio.SelectorEventLoop):
-    """An event loop for user code."""
+    """An event loop for user code.
+
+    Attributes:
+        turns: how often it has begun a turn.
+        waits: nothing is ready: it waits for I/O, a timer or another thread.
+    """
 
     # What asyncio's base loop has, which its stub leaves out.
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
+    _thread_id: int | None
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        self.turns, self.waits = 0, False
+        if selector is None:
+            selector = _NotedSelector()
+            selector.loop = self
+        super().__init__(selector)
+
+    @property
+    def thread_id(self) -> int | None:
+        """The thread that it runs in; None while it does not run."""
+        return self._thread_id
 
     def now_ms(self) -> int:
         """Return the wall clock in milliseconds since 1970."""
@@ -142,7 +177,8 @@ class UserLoop(asyncio.SelectorEventLoop):
             return scope.host.set_timer(when - scope.host.time_s(), callback, args, context)
         timer = _ScopedTimer(when, callback, args, self, context, scope)
         heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] - as the base loop does
+        # As the base loop does: it counts the cancelled timers among those in its heap.
+        timer._scheduled = True  # type: ignore[attr-defined] # noqa: SLF001 # pyright: ignore[reportAttributeAccessIssue] - see above
         return timer
 
     def time(self) -> float:
@@ -184,6 +220,11 @@ class UserLoop(asyncio.SelectorEventLoop):
         # In a context of its own, else it would count as a callback of the run.
         future.add_done_callback(lambda _: self._call_ended(scope), context=Context())
         return future
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Tell of an exception that nobody handled; not of those with which runs are dropped."""
+        if not isinstance(context.get("exception"), asyncio.CancelledError | Parked):
+            super().call_exception_handler(context)
 
     def _call_ended(self, scope: Scope | None) -> None:
         self.thread_ended()

@@ -80,9 +80,7 @@ class RunRecord:
 
     @property
     def end(self) -> Entry | None:
-        ends = [
-            e for e in self.entries if isinstance(e, RunCompleted | RunFailed | RunCancelled)
-        ]
+        ends = [e for e in self.entries if isinstance(e, RunCompleted | RunFailed | RunCancelled)]
         assert len(ends) <= 1, "a run's end is recorded once"
         return ends[0] if ends else None
 
@@ -118,15 +116,11 @@ class RunRecord:
         return [e.name for e in self.entries if isinstance(e, StepCompleted)]
 
     def outcome(self, step: str) -> Any:
-        (data,) = [
-            e.data for e in self.entries if isinstance(e, StepCompleted) and e.name == step
-        ]
+        (data,) = [e.data for e in self.entries if isinstance(e, StepCompleted) and e.name == step]
         return json.loads(data)
 
     def failed_attempts(self, step: str) -> int:
-        return len(
-            [e for e in self.entries if isinstance(e, StepAttemptFailed) and e.name == step]
-        )
+        return len([e for e in self.entries if isinstance(e, StepAttemptFailed) and e.name == step])
 
 
 class Scenario:
@@ -339,5 +333,3 @@ def scenario(
         yield found
     finally:
         found.close()
-
-

@@ -139,7 +139,9 @@ def test_the_first_of_several_wins_and_the_losers_do_not_disturb(running: Runnin
         tasks = {
             asyncio.ensure_future(ctx.step.sleep("long", "9d")): "sleep",
             asyncio.ensure_future(ctx.step.wait_for_event("e", event="t/e", timeout="9d")): "event",
-            asyncio.ensure_future(ctx.step.wait_for_signal("s", signal="s", timeout="9d")): "signal",
+            asyncio.ensure_future(
+                ctx.step.wait_for_signal("s", signal="s", timeout="9d")
+            ): "signal",
         }
         done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
@@ -299,9 +301,7 @@ def test_now_uuid_and_random_are_the_same_when_replayed(running: Running) -> Non
         assert len({tuple(x) for x in result}) == 3
 
 
-def test_the_logger_is_silent_while_code_is_replayed(
-    running: Running, caplog: Any
-) -> None:
+def test_the_logger_is_silent_while_code_is_replayed(running: Running, caplog: Any) -> None:
     app = new()
     caplog.set_level("INFO")
 

@@ -53,10 +53,7 @@ def orders(ran: Counter[str]) -> stepfold.App:
 
 def no_outcome_twice(s: Scenario) -> None:
     outcomes = Counter(
-        (e.run, e.step)
-        for _, d in s.decisions
-        for e in d.entries
-        if isinstance(e, StepCompleted)
+        (e.run, e.step) for _, d in s.decisions for e in d.entries if isinstance(e, StepCompleted)
     )
     assert not [key for key, times in outcomes.items() if times > 1]
 

@@ -130,9 +130,7 @@ def test_cancel_on_stops_the_run_it_means(running: Running) -> None:
     app = new()
     followed: list[int] = []
 
-    @app.function(
-        "f", on="t/created", cancel_on=stepfold.CancelOn("t/deleted", match="data.user")
-    )
+    @app.function("f", on="t/created", cancel_on=stepfold.CancelOn("t/deleted", match="data.user"))
     async def f(ctx: stepfold.Context) -> None:
         await ctx.step.sleep("wait", "3d")
         await ctx.step.run("follow-up", followed.append, ctx.event.data["user"])

@@ -28,9 +28,7 @@ def new() -> stepfold.App:
     ],
     ids=str,
 )
-def test_a_sleep_ends_at_its_time_and_not_before(
-    running: Running, duration: Any, ms: int
-) -> None:
+def test_a_sleep_ends_at_its_time_and_not_before(running: Running, duration: Any, ms: int) -> None:
     app = new()
 
     @app.function("f", on="t/go")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stepfold_engine.errors import AppendRefusedError, LogError, RecordTooLargeError
+from stepfold_engine.log import embedded
 from stepfold_engine.log.base import (
     EVENTS,
     JOURNAL,
@@ -32,9 +33,12 @@ Test = Callable[[Log, Time], Coroutine[Any, Any, None]]
 Run = Callable[[Test], None]
 
 
-@pytest.fixture(params=["memory", "embedded"])
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+@pytest.fixture(params=["memory", "embedded", "embedded-slow-disk"])
+def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Give a function that runs a test on a fresh log with two partitions a topic."""
+    if request.param == "embedded-slow-disk":
+        # Every commit counts as slow, and runs in a thread.
+        monkeypatch.setattr(embedded, "SLOW_COMMIT_S", 0.0)
 
     def runner(test: Test) -> None:
         async def main() -> None:

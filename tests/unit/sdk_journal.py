@@ -10,7 +10,7 @@ import contextvars
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from stepfold.app import App
 from stepfold.crew import WorkerSettings
@@ -32,16 +32,18 @@ class Run:
     events: list[Event]
     started_ms: int
     retry: RetryPolicy
-    facts: list[Fact] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list[Fact])
     session: int = 0
     attempt: int = 1
     parked: bool = False
-    operations: dict[bytes, tuple[str, int]] = field(default_factory=dict)
-    waits: dict[bytes, reports.AskWait] = field(default_factory=dict)
-    signals: dict[bytes, str] = field(default_factory=dict)
-    done: set[bytes] = field(default_factory=set)
-    received: set[str] = field(default_factory=set)
-    due: dict[bytes, int] = field(default_factory=dict)
+    operations: dict[bytes, tuple[str, int]] = field(
+        default_factory=dict[bytes, tuple[str, int]]
+    )
+    waits: dict[bytes, reports.AskWait] = field(default_factory=dict[bytes, reports.AskWait])
+    signals: dict[bytes, str] = field(default_factory=dict[bytes, str])
+    done: set[bytes] = field(default_factory=set[bytes])
+    received: set[str] = field(default_factory=set[str])
+    due: dict[bytes, int] = field(default_factory=dict[bytes, int])
     retry_pending: bool = False
     end: Entry | None = None
     invoker: tuple[bytes, bytes] | None = None
@@ -142,6 +144,15 @@ class Journal:
         )
         self.worker.run_inline(self.loop)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.port.journal = None
+        self.worker.close()
+        self.settle(30)
+        self.loop.close()
+
     # What tests do.
 
     def start(self, function: str, data: Mapping[str, Any] | None = None, **more: Any) -> Run:
@@ -153,7 +164,7 @@ class Journal:
             more.pop("id", f"event-{len(self.runs)}"),
             self.loop.now_ms(),
         )
-        return self._start(full, event)
+        return self.start_run(full, event)
 
     def until(self, condition: Callable[[], object], seconds: float = 1e9) -> None:
         """Turn the loop until a condition holds."""
@@ -197,6 +208,7 @@ class Journal:
         for run in self.runs.values():
             if run.end is None and not run.retry_pending:
                 self.begin(run.id)
+        self._on_end()
 
     def replay(self) -> None:
         """Start all unfinished runs again, as if their partition had been won back."""
@@ -216,7 +228,7 @@ class Journal:
 
     # The engine's side.
 
-    def _start(
+    def start_run(
         self, function: str, event: Event, invoker: tuple[bytes, bytes] | None = None
     ) -> Run:
         key = run_key(0, function, event.id)
@@ -270,10 +282,10 @@ class Journal:
         self.recorded += len(made)
         if self.crash_after and self.recorded >= self.crash_after:
             self.crash_after = 0
-            self._later(0, self.crash)
+            self.later(0, self.crash)
             return
         port = self.port
-        self._later(APPEND_S, lambda: self._deliver(port, run, facts))
+        self.later(APPEND_S, lambda: self._deliver(port, run, facts))
 
     def _deliver(self, port: _Port, run: Run, facts: list[Fact]) -> None:
         if port.journal is None:
@@ -286,11 +298,11 @@ class Journal:
         else:
             self._on_end()
 
-    def _later(self, seconds: float, call: Callable[[], object]) -> None:
+    def later(self, seconds: float, call: Callable[[], object]) -> None:
         self._context.run(self.loop.call_later, seconds, call)
 
     def at(self, due_ms: int, call: Callable[[], object]) -> None:
-        self._later(max(0, due_ms - self.loop.now_ms()) / 1000, call)
+        self.later(max(0, due_ms - self.loop.now_ms()) / 1000, call)
 
     def retry_step(self, run: Run, step: bytes, attempt: int) -> None:
         run.due[step] = attempt
@@ -339,7 +351,7 @@ class Journal:
                     self.fire(run, step, matched)
         for function in self.app.functions.values():
             if any(t.event == event.name for t in function.spec().triggers):
-                self._start(function.id, event)
+                self.start_run(function.id, event)
         return f"internal-{event.id}"
 
     def signal(self, name: str, data: bytes, request: bytes) -> bytes | None:
@@ -383,8 +395,9 @@ def _decide(journal: Journal, run: Run, item: reports.ReportItem) -> list[Entry]
             if item.step in run.done:
                 return []
             run.done.add(item.step)
-            for table in (run.operations, run.waits, run.signals):
-                table.pop(item.step, None)  # type: ignore[attr-defined]
+            run.operations.pop(item.step, None)
+            run.waits.pop(item.step, None)
+            run.signals.pop(item.step, None)
             return [entries.OperationsAbandoned(run.id, [item.step])]
         case reports.RunIdle():
             run.parked = True
@@ -405,7 +418,7 @@ def _decide(journal: Journal, run: Run, item: reports.ReportItem) -> list[Entry]
             return _begun(journal, run, item, now)
 
 
-def _begun(journal: Journal, run: Run, item: Any, now: int) -> list[Entry]:
+def _begun(journal: Journal, run: Run, item: Any, now: int) -> list[Entry]:  # noqa: PLR0915 - one case per operation
     step, name = item.step, item.name
     entry: Entry
     outcome: Entry
@@ -433,7 +446,7 @@ def _begun(journal: Journal, run: Run, item: Any, now: int) -> list[Entry]:
             if holder is not None and item.on_conflict == "fail":
                 run.operations[step] = ("signal", due)
                 refused = entries.SignalWaitEnded(run.id, step, "refused", holder.id)
-                journal._later(APPEND_S, lambda: journal.fire(run, step, refused))
+                journal.later(APPEND_S, lambda: journal.fire(run, step, refused))
                 return [entry]
             if holder is not None:
                 for key in [k for k, v in holder.signals.items() if v == item.signal]:
@@ -446,8 +459,8 @@ def _begun(journal: Journal, run: Run, item: Any, now: int) -> list[Entry]:
             outcome = entries.InvokeFailed(run.id, step, late)
             event = Event("stepfold/function.invoked", item.data, f"{run.text}:{step.hex()}", now)
             if item.function in journal.app.functions:
-                journal._later(
-                    APPEND_S, lambda: journal._start(item.function, event, (run.id, step))
+                journal.later(
+                    APPEND_S, lambda: journal.start_run(item.function, event, (run.id, step))
                 )
         case _:
             raise AssertionError(item)

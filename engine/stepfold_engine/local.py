@@ -1,0 +1,77 @@
+"""An app and the engine in one process: what ``stepfold dev`` does, for a program of one's own.
+
+    async with running_app(app, Path(".stepfold")) as node:
+        await app.send(name="shop/order.created", data={"order_id": 7})
+        …
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from stepfold.app import App
+from stepfold.crew import WorkerSettings
+from stepfold.worker import NativeWorker
+from stepfold_engine.clock import SystemClock
+from stepfold_engine.effects import Watcher
+from stepfold_engine.log.embedded import EmbeddedLog
+from stepfold_engine.matching import CelMatching
+from stepfold_engine.native import Native
+from stepfold_engine.node import Node
+from stepfold_engine.settings import Settings
+from stepfold_schemas import codec
+
+
+@asynccontextmanager
+async def running_app(
+    app: App,
+    folder: Path,
+    *,
+    partitions: int | None = None,
+    settings: Settings | None = None,
+    watchers: Sequence[Watcher] = (),
+) -> AsyncGenerator[Node]:
+    """Run an app's functions on the embedded log in a folder while the block runs.
+
+    Args:
+        app: what is not in it any more leaves; its unfinished runs wait.
+        folder: where the log lies; one process at a time.
+        partitions: of a new log.
+        settings: of the engine.
+        watchers: hear of every confirmed decision.
+
+    Raises:
+        LogLockedError: another process uses the folder.
+        LogError: the log cannot be opened.
+    """
+    settings = settings or Settings()
+    clock = SystemClock()
+    log = EmbeddedLog.open(folder, partitions, clock.now_ms)
+    node = Node(log, clock, CelMatching(), settings)
+    node.watchers.extend(watchers)
+    worker: NativeWorker | None = None
+
+    def make(native: Native) -> NativeWorker:
+        nonlocal worker
+        given = WorkerSettings(
+            always_replay=settings.always_replay, outcome_bytes_max=settings.outcome_bytes_max
+        )
+        worker = NativeWorker(
+            app.functions, native, decode_event=codec.decode_event, settings=given
+        )
+        worker.run_in_thread()
+        native.serves = lambda function: function in app.functions
+        return worker
+
+    try:
+        async with node.running(make):
+            specs = [function.spec() for function in app.functions.values()]
+            await node.declare(app.id, specs, complete=True, forced=True)
+            node.resume()
+            try:
+                yield node
+            finally:
+                if worker is not None:
+                    worker.close()
+    finally:
+        await log.close()
