@@ -12,6 +12,10 @@ FUNCTION_LINES_MAX = 60
 
 LARGER_MODULES = {
     "schemas/stepfold_schemas/entries.py": "a catalogue: one small class after the other",
+    "sdk/stepfold/context.py": "every public call with its documentation, in one place",
+    "sdk/stepfold/driver.py": "one life of a run: its parts share what they know of each other",
+    "engine/stepfold_engine/log/embedded.py": "one adapter: appends, reads, trims on one file",
+    "engine/stepfold_engine/owner.py": "the port to effects, and the owner with its rules",
     "engine/stepfold_engine/core/apply.py": "a catalogue: one small function for each entry",
 }
 

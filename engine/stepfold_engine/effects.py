@@ -7,6 +7,7 @@ from typing import Protocol
 
 from stepfold.port import Fact
 from stepfold_engine.core.decide.timers import Retry
+from stepfold_engine.core.inputs import LookbackEnded
 from stepfold_engine.facts import facts_of
 from stepfold_engine.native import Native
 from stepfold_engine.owner import Entries, Owner
@@ -46,6 +47,10 @@ class Lookbacks(Protocol):
         """Search for an earlier cancellation; False if there can be none."""
         ...
 
+    def search_on(self, owner: Owner, ended: LookbackEnded) -> None:
+        """Go on with a search up to what was read meanwhile."""
+        ...
+
 
 class Watcher(Protocol):
     """Somebody who wants to know of every confirmed decision (the dev log, the history index)."""
@@ -64,6 +69,10 @@ class ProcessEffects:
         self.answers: dict[bytes, asyncio.Future[RequestAnswered]] = {}
         self.watchers: list[Watcher] = []
         self.trial_ended: Callable[[Owner], None] = lambda _: None
+
+    def search_on(self, owner: Owner, ended: LookbackEnded) -> None:
+        """Search the log from where a look-back ended up to what was read meanwhile."""
+        self._lookbacks.search_on(owner, ended)
 
     def is_live(self, run: bytes) -> bool:
         """Say whether a run's code was given to the worker."""

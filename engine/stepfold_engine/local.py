@@ -1,8 +1,8 @@
 """An app and the engine in one process: what ``stepfold dev`` does, for a program of one's own.
 
-    async with running_app(app, Path(".stepfold")) as node:
-        await app.send(name="shop/order.created", data={"order_id": 7})
-        …
+async with running_app(app, Path(".stepfold")) as node:
+    await app.send(name="shop/order.created", data={"order_id": 7})
+    …
 """
 
 from collections.abc import AsyncGenerator, Sequence

@@ -8,7 +8,8 @@ is seen live.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from stepfold_engine.core.inputs import EventArrived, LookbackEnded
 from stepfold_engine.core.matching import Matching
@@ -64,69 +65,67 @@ class LogLookbacks:
                 conditions = [operation.condition]
                 self._start(owner, run.id, operation.step, conditions, operation.since_ms)
 
+    def search_on(self, owner: Owner, ended: LookbackEnded) -> None:
+        """Go on with a wait's search, up to what was read meanwhile."""
+        run = owner.state.runs.get(key_of(ended.run))
+        operation = run.operations.get(ended.step) if run is not None else None
+        if operation is None or operation.condition is None:
+            return
+        conditions, since_ms = [operation.condition], operation.since_ms
+        self._start(owner, ended.run, ended.step, conditions, since_ms, dict(ended.through))
+
     def _start(
-        self, owner: Owner, run: bytes, step: bytes, conditions: list[Condition], since_ms: int
+        self,
+        owner: Owner,
+        run: bytes,
+        step: bytes,
+        conditions: list[Condition],
+        since_ms: int,
+        begins: dict[int, int] | None = None,
     ) -> None:
         assert self._tasks is not None, "bound before owners run"
-        ends = {
-            p: owner.state.positions.get((EVENTS, p), (0, 0))[0] for p in range(self._partitions)
-        }
-        search = self._search(owner, conditions, since_ms, ends, run)
-        self._tasks.create_task(self._finish(owner, run, step, search))
+        ends = {p: owner.position(EVENTS, p) for p in range(self._partitions)}
+        search = _Search(run, step, conditions, since_ms, begins or {}, ends)
+        self._tasks.create_task(self._finish(owner, search))
 
-    async def _finish(
-        self, owner: Owner, run: bytes, step: bytes, search: Awaitable[EventArrived | None]
-    ) -> None:
-        found = await search
+    async def _finish(self, owner: Owner, search: "_Search") -> None:
+        found = await self._search(owner, search)
+        run, step = search.run, search.step
         if found is None:
-            owner.submit(LookbackEnded(run, step, None, "", ""))
+            owner.submit(LookbackEnded(run, step, None, "", "", search.ends if step else {}))
         else:
-            ended = LookbackEnded(run, step, found.raw, found.id, found.event.name)
-            owner.submit(ended)
+            owner.submit(LookbackEnded(run, step, found.raw, found.id, found.event.name))
         if not step:
             await owner.settled()
             self.wake(owner, run)
 
-    async def _search(
-        self,
-        owner: Owner,
-        conditions: list[Condition],
-        since_ms: int,
-        ends: dict[int, int],
-        run: bytes,
-    ) -> EventArrived | None:
+    async def _search(self, owner: Owner, search: "_Search") -> EventArrived | None:
         """Return the earliest event, by append time, that one of the conditions means."""
         found: list[EventArrived] = []
-        left = dict(ends)
+        left = list(search.ends)
         while left:
-            partition, end = next(iter(left.items()))
             try:
-                first = await self._first(owner, conditions, partition, since_ms, end, run)
+                first = await self._first(owner, search, left[-1])
             except LogError as error:
-                _log.warning("looking back in events/%d waits: %s", partition, error)
+                _log.warning("looking back in events/%d waits: %s", left[-1], error)
                 await asyncio.sleep(RETRY_S)
                 continue
-            del left[partition]
+            left.pop()
             if first is not None:
                 found.append(first)
         return min(found, key=lambda e: e.at_ms, default=None)
 
-    async def _first(
-        self,
-        owner: Owner,
-        conditions: list[Condition],
-        partition: int,
-        since_ms: int,
-        end: int,
-        run: bytes,
-    ) -> EventArrived | None:
-        offset = await self._log.offset_at(EVENTS, partition, since_ms)
+    async def _first(self, owner: Owner, search: "_Search", partition: int) -> EventArrived | None:
+        end = search.ends[partition]
+        offset = search.begins.get(partition, -1)
+        if offset < 0:
+            offset = await self._log.offset_at(EVENTS, partition, search.since_ms)
         while offset < end:
             batch = await self._log.read(EVENTS, partition, offset)
             for record in batch.records:
                 if record.offset >= end:
                     return None
-                arrived = self._candidate(owner, conditions, record, partition, run)
+                arrived = self._candidate(owner, search, record, partition)
                 if arrived is not None:
                     return arrived
             if not batch.records:
@@ -135,17 +134,17 @@ class LogLookbacks:
         return None
 
     def _candidate(
-        self, owner: Owner, conditions: list[Condition], record: Record, partition: int, run: bytes
+        self, owner: Owner, search: "_Search", record: Record, partition: int
     ) -> EventArrived | None:
         name = dict(record.headers).get("name", b"").decode(errors="replace")
-        wanted = [c for c in conditions if not name or matches(c.event, name)]
+        wanted = [c for c in search.conditions if not name or matches(c.event, name)]
         if not wanted:
             return None
         try:
             arrived = event_of(record, EVENTS, partition, owner.state)
         except UndecodableError:
             return None  # it lies in the dead letters
-        state = owner.state.runs.get(key_of(run))
+        state = owner.state.runs.get(key_of(search.run))
         if state is None or arrived.id in state.received:
             return None
         for condition in wanted:
@@ -153,6 +152,18 @@ class LogLookbacks:
             if named and self._matching.holds(condition, arrived.values):
                 return arrived
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What is searched for, and where: from ``begins``, or a time, to ``ends``."""
+
+    run: bytes
+    step: bytes
+    conditions: list[Condition]
+    since_ms: int
+    begins: dict[int, int]
+    ends: dict[int, int]
 
 
 def event_time(entry: RunStarted) -> int:

@@ -12,7 +12,7 @@ Rules:
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -36,7 +36,7 @@ from stepfold_engine.core.inputs import (
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.errors import FencedError
-from stepfold_engine.log.base import Log
+from stepfold_engine.log.base import EVENTS, Log
 from stepfold_engine.ownership import Reading, claim, recover
 from stepfold_engine.settings import Settings
 from stepfold_engine.writer import CLAIM_RETRY_S, JournalWriter, in_epoch
@@ -72,6 +72,10 @@ class Effects(Protocol):
 
     def retry(self, owner: "Owner", retry: Retry) -> None:
         """A step's, or a run's, next attempt may begin."""
+        ...
+
+    def search_on(self, owner: "Owner", ended: LookbackEnded) -> None:
+        """Search the log from where a look-back ended up to what was read meanwhile."""
         ...
 
     def is_live(self, run: bytes) -> bool:
@@ -290,7 +294,7 @@ class Owner:
                 _log.exception("partition %d: an input failed: %r", self.state.number, given)
                 self._move(place)
 
-    def _take(self, given: Input, place: Place | None, now_ms: int) -> None:
+    def _take(self, given: Input, place: Place | None, now_ms: int) -> None:  # noqa: C901 - a case each
         state, matching = self.state, self._matching
         if isinstance(given, EventArrived):
             self._take_event(given, place, now_ms)
@@ -302,7 +306,11 @@ class Owner:
             case MessageArrived():
                 self._decide(message_arrived(state, given, matching, now_ms), now_ms)
             case LookbackEnded():
-                self._decide(lookback_ended(state, given), now_ms)
+                if given.event is None and self._passed(given.through):
+                    # Events were read while the search went on; the held wait did not see them.
+                    self._effects.search_on(self, given)
+                else:
+                    self._decide(lookback_ended(state, given), now_ms)
             case HistoryCopied():
                 self._decide(history_copied(state, given), now_ms)
             case Moved():
@@ -313,6 +321,10 @@ class Owner:
                     self._record(entries, now_ms)
                 if given.done is not None:
                     given.done(state.seq)
+
+    def _passed(self, through: Mapping[int, int]) -> bool:
+        """Say whether events were read beyond these offsets."""
+        return any(self.position(EVENTS, p) > offset for p, offset in through.items())
 
     def _take_event(self, event: EventArrived, place: Place | None, now_ms: int) -> None:
         """Decide an event, in parts: the position behind it is reached with the last one."""
@@ -392,11 +404,12 @@ class Owner:
                 self._effects.retry(self, found)
             elif found:
                 self._record(found, now_ms)
-        for due in self._alarms.held_due(now_ms, self._position):
+        for due in self._alarms.held_due(now_ms, self.position):
             if entries := held_timer_due(self.state, due):
                 self._record(entries, now_ms)
 
-    def _position(self, topic: str, partition: int) -> int:
+    def position(self, topic: str, partition: int) -> int:
+        """Return up to where an input was read."""
         where = (topic, partition)
         return (self._moved.get(where) or self.state.positions.get(where, (0, 0)))[0]
 

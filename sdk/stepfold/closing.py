@@ -79,6 +79,8 @@ class Closing:
             self._what,
             len(left),
         )
+        # They are kept: to collect one would run its code once more, in the midst of other code.
+        self._loop.left_alone += left
         for task in left:
             task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001 # pyright: ignore[reportAttributeAccessIssue] - asyncio has no other way
         self._finish()

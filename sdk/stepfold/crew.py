@@ -11,6 +11,7 @@ Rules:
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from stepfold.attempts import AttemptRunner, Shared
@@ -119,6 +120,8 @@ class Crew:
         self._resting_threads.pop(run, None)
         if not self._settings.always_replay:
             life.receive(facts)
+            if life.idle and not life.mute:
+                self.rests(life)
             return
         history = self._histories[run]
         last = max(((f.seq, f.place) for f in history), default=(-1, -1))
@@ -229,10 +232,9 @@ class Crew:
             self.loop.call_soon(self._make_room, resting, limit)
 
     def _make_room(self, resting: dict[bytes, Life], limit: int) -> None:
-        while len(resting) > limit:
-            run, life = next(iter(resting.items()))
-            del resting[run]
-            if life.can_be_dropped() and self._lives.get(run) is life:
+        for run, life in list(islice(resting.items(), max(0, len(resting) - limit))):
+            # What it just asked for comes back as facts, which would only wake it again.
+            if life.is_recorded() and life.can_be_dropped():
                 self.drop(run)
 
     # All together.

@@ -190,6 +190,10 @@ class Life:
             and self.scope.blocked()
         )
 
+    def is_recorded(self) -> bool:
+        """Say whether the journal holds all that the code awaits, as far as facts have told."""
+        return all(ask.recorded or ask.cancelled for ask in self.replay.asked.values())
+
     def close(self, ended: Callable[[], None] = lambda: None) -> None:
         """Drop the code: end its tasks, report nothing, then call ``ended``."""
         if self._closing is not None:
@@ -247,7 +251,7 @@ class Life:
 
     def begin(self, id: str) -> tuple[str, bytes]:  # noqa: A002 - the author's word
         """Count a use of an id by the run's own code."""
-        if SCOPE.get() is not self.scope:
+        if SCOPE.get() is not self.scope and not self.mute:
             raise NonRetriableError(_misplaced(id))
         if not isinstance(id, str) or not id:  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
             raise TypeError(f"a step's id is text that is not empty, not {id!r}")

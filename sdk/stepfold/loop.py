@@ -122,6 +122,7 @@ class UserLoop(asyncio.SelectorEventLoop):
     Attributes:
         turns: how often it has begun a turn.
         waits: nothing is ready: it waits for I/O, a timer or another thread.
+        left_alone: tasks of ended lives that went on although they were cancelled.
     """
 
     # What asyncio's base loop has, which its stub leaves out.
@@ -131,6 +132,7 @@ class UserLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
         self.turns, self.waits = 0, False
+        self.left_alone: list[asyncio.Task[Any]] = []
         if selector is None:
             selector = _NotedSelector()
             selector.loop = self

@@ -90,6 +90,11 @@ class NativeWorker:
         """The loop on which user code runs now."""
         return self._crew.loop
 
+    @property
+    def busy(self) -> bool:
+        """Whether bodies of steps are running."""
+        return bool(self._crew.attempts.running())
+
     def close(self) -> None:
         """Stop: drop all code, cancel the bodies of steps, and end the thread.
 

@@ -200,6 +200,31 @@ def test_since_run_finds_an_event_that_came_before_the_wait(running: Running) ->
         assert s.ended(run).result == 2
 
 
+def test_since_run_misses_nothing_that_comes_while_the_log_is_searched(running: Running) -> None:
+    """S24: answers arrive before, while and after the wait looks back."""
+    app = new()
+
+    @app.function("ask", on="t/ask")
+    async def ask(ctx: stepfold.Context) -> Any:
+        n = ctx.event.data["n"]
+        await ctx.step.send_event("question", {"name": "t/question", "data": {"n": n}})
+        answer = await ctx.step.wait_for_event(
+            "answer", event="t/answer", match="data.n", timeout="1h", since="run"
+        )
+        return None if answer is None else answer.data["n"]
+
+    @app.function("answer", on="t/question")
+    async def answer(ctx: stepfold.Context) -> None:
+        data = {"n": ctx.event.data["n"]}
+        await ctx.step.send_event("answer", {"name": "t/answer", "data": data})
+
+    with running(app) as s:
+        for n in range(60):
+            s.send("t/ask", {"n": n})
+        s.until(lambda: len([r for r in s.of("ask") if r.end]) == 60)
+        assert sorted(r.result for r in s.of("ask")) == list(range(60))
+
+
 def test_without_since_an_event_before_the_wait_is_not_meant(running: Running) -> None:
     app = new()
 

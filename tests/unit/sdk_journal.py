@@ -166,16 +166,15 @@ class Journal:
         )
         return self.start_run(full, event)
 
-    def until(self, condition: Callable[[], object], seconds: float = 1e9) -> None:
-        """Turn the loop until a condition holds."""
+    def until(self, condition: Callable[[], object], step: float = APPEND_S) -> None:
+        """Turn the loop until a condition holds; look at it every ``step`` seconds."""
 
         async def wait() -> None:
-            step = 0.0
-            end = self.loop.real_time() + seconds
-            while not condition():
-                assert self.loop.real_time() < end, "it did not come to pass"
-                step = APPEND_S if step > 3600 else max(APPEND_S, step)
+            for _ in range(100_000):
+                if condition():
+                    return
                 await asyncio.sleep(step)
+            raise AssertionError("it did not come to pass")
 
         self.loop.run_until_complete(wait())
 

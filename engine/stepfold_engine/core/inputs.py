@@ -54,7 +54,8 @@ class RunReported:
 class LookbackEnded:
     """The log was searched for a wait (or, with an empty ``step``, for a cancellation).
 
-    ``event`` is the first one found, as bytes, or None; ``event_id`` its id.
+    ``event`` is the first one found, as bytes, or None; ``event_id`` its id. ``through`` says up
+    to which offset each partition of events was searched.
     """
 
     run: bytes
@@ -62,6 +63,7 @@ class LookbackEnded:
     event: bytes | None
     event_id: str
     event_name: str
+    through: Mapping[int, int] = field(default_factory=dict[int, int], hash=False)
 
 
 @dataclass(frozen=True, slots=True)
