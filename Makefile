@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-quick check lint bench-quick clean
+.PHONY: help demo test test-quick check lint bench-quick bench-log bench-recovery clean
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -35,6 +35,12 @@ check: lint test ## What CI runs.
 
 bench-quick: $(READY) ## Measure W1, W3 and W5 in about two minutes.
 	$(BIN)/python -m bench.quick
+
+bench-log: $(READY) ## Measure the embedded log against the disk.
+	$(BIN)/python -m bench.log
+
+bench-recovery: $(READY) ## Measure recovery behind a long history, and the memory of parked runs.
+	$(BIN)/python -m bench.recovery
 
 clean: ## Remove what was installed and what the demo wrote.
 	rm -rf $(VENV) .demo .stepfold

@@ -102,8 +102,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as folder:
         lines = asyncio.run(measure(Path(folder)))
     for line in lines:
-        print(json.dumps(line))  # noqa: T201 - its output
-    print(table(lines))  # noqa: T201 - its output
+        print(json.dumps(line))
+    print(table(lines))
 
 
 if __name__ == "__main__":

@@ -192,7 +192,8 @@ def main() -> None:
         engine.wait(timeout=20)
     console.print(
         f"\nLook at what happened there:\n"
-        f"  stepfold dev {APP.relative_to(Path.cwd())} --data .demo/log   # then, in another terminal:\n"
+        f"  stepfold dev {APP.relative_to(Path.cwd())} --data .demo/log\n"
+        "and in another terminal:\n"
         f"  stepfold runs --status failed\n"
         f"  stepfold run RUN_ID        # an id from the list: steps, attempts, durations\n"
         f"  stepfold events"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import stepfold
-from stepfold.virtual import VirtualLoop
 from stepfold.crew import WorkerSettings
+from stepfold.virtual import VirtualLoop
 from stepfold.worker import NativeWorker
 from stepfold_engine.log.base import JOURNAL, Log
 from stepfold_engine.log.embedded import EmbeddedLog
@@ -100,7 +100,11 @@ class RunRecord:
     def status(self) -> str:
         if any(isinstance(e, RunStopped) for e in self.entries) and self.end is None:
             return "stopped"
-        names = {RunCompleted: "completed", RunFailed: "failed", RunCancelled: "cancelled"}
+        names: dict[type[Entry], str] = {
+            RunCompleted: "completed",
+            RunFailed: "failed",
+            RunCancelled: "cancelled",
+        }
         return "running" if self.end is None else names[type(self.end)]
 
     @property

@@ -3,12 +3,17 @@
 import asyncio
 from typing import Any
 
-import stepfold
 from tests.behaviour.conftest import Running
+
+import stepfold
 
 
 def new() -> stepfold.App:
     return stepfold.App("t")
+
+
+def same(value: int) -> int:
+    return value
 
 
 async def slowly(value: Any, seconds: float) -> Any:
@@ -61,7 +66,7 @@ def test_a_hundred_users_one_step_each(running: Running) -> None:
     @app.function("f", on="t/go")
     async def f(ctx: stepfold.Context) -> int:
         users = await ctx.step.run("users", lambda: list(range(100)))
-        found = await asyncio.gather(*(ctx.step.run(f"user-{u}", lambda u=u: u) for u in users))
+        found = await asyncio.gather(*(ctx.step.run(f"user-{u}", same, u) for u in users))
         return sum(found)
 
     with running(app) as s:
@@ -199,12 +204,12 @@ def test_queues_events_and_loops(running: Running) -> None:
 
         async def produce() -> None:
             for n in range(6):
-                await queue.put(await ctx.step.run("make", lambda n=n: n))
+                await queue.put(await ctx.step.run("make", same, n))
             await queue.put(None)
 
         async def consume() -> None:
             while (item := await queue.get()) is not None:
-                found.append(await ctx.step.run("use", lambda item=item: item * 10))
+                found.append(await ctx.step.run("use", same, item * 10))
 
         await asyncio.gather(produce(), consume())
         return found
@@ -223,7 +228,7 @@ def test_code_that_catches_everything_and_awaits_a_step_in_finally(running: Runn
         try:
             try:
                 await ctx.step.sleep("nap", "1d")
-            except BaseException as error:  # noqa: BLE001 - that is what is tested
+            except BaseException as error:
                 seen.append(type(error).__name__)
             await ctx.step.sleep("nap", "1d")
         finally:

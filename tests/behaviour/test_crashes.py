@@ -5,14 +5,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from tests.behaviour.conftest import Running
+from tests.behaviour.scenario import Scenario
 
 import stepfold
 from stepfold_engine.core.fold import begin, fold
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.run import head_of
 from stepfold_schemas.entries import PartitionRestated, StepCompleted
-from tests.behaviour.conftest import Running
-from tests.behaviour.scenario import Scenario
 
 
 def orders(ran: Counter[str]) -> stepfold.App:
@@ -23,11 +23,15 @@ def orders(ran: Counter[str]) -> stepfold.App:
         ran[name] += 1
         return name
 
+    def noted(name: str, value: int) -> int:
+        note(name)
+        return value
+
     @app.function("child")
     async def child(ctx: stepfold.Context) -> int:
         n = int(ctx.event.data["n"])
         await ctx.step.sleep("nap", "10m")
-        return await ctx.step.run("double", lambda: note(f"double-{n}") and n * 2)
+        return await ctx.step.run("double", noted, f"double-{n}", n * 2)
 
     @app.function("order", on="t/order", retries=2)
     async def order(ctx: stepfold.Context) -> Any:
@@ -46,7 +50,7 @@ def orders(ran: Counter[str]) -> stepfold.App:
 
     @app.function("told", on="t/done")
     async def told(ctx: stepfold.Context) -> int:
-        return await ctx.step.run("hear", lambda: note(f"hear-{ctx.event.data['n']}") and 1)
+        return await ctx.step.run("hear", noted, f"hear-{ctx.event.data['n']}", 1)
 
     return app
 

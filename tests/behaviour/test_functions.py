@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-
-import stepfold
 from tests.behaviour.conftest import Running
 from tests.behaviour.scenario import EPOCH_MS
+
+import stepfold
 
 
 def new() -> stepfold.App:

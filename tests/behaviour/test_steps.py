@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from tests.behaviour.conftest import Running
 
 import stepfold
 from stepfold_engine.settings import Settings
-from tests.behaviour.conftest import Running
 
 
 def app_of(body: Any, **options: Any) -> stepfold.App:
@@ -333,6 +333,7 @@ def test_plain_functions_have_the_same_steps(running: Running) -> None:
         b = ctx.step.run("b", lambda: a + 1)
         event = ctx.step.wait_for_event("none", event="t/none", timeout="1h")
         ids = ctx.step.send_event("tell", {"name": "t/told", "data": {"b": b}})
+        name = ""
         try:
             ctx.step.options(retries=0).run("bad", lambda: 1 // 0)
         except stepfold.StepError as error:

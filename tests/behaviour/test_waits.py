@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-
-import stepfold
 from tests.behaviour.conftest import Running
 from tests.behaviour.scenario import EPOCH_MS
+
+import stepfold
 
 HOUR = 3_600_000
 
@@ -145,7 +145,7 @@ def test_the_runs_own_trigger_and_a_second_copy_of_an_event_wake_nothing(
 
     @app.function("f", on="t/tick")
     async def f(ctx: stepfold.Context) -> list[int]:
-        found = []
+        found: list[int] = []
         while True:
             event = await ctx.step.wait_for_event("tick", event="t/tick", timeout="1h")
             if event is None:

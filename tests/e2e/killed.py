@@ -55,7 +55,9 @@ async def order(ctx: stepfold.Context) -> object:
         a = await ctx.step.invoke("double", function="k-double", data={"n": n})
     if n % 11 == 0:
         await ctx.step.send_event("tell", {"name": "k/told", "data": {"n": n}})
-        await ctx.step.wait_for_event("back", event="k/back", match="data.n", timeout="1h", since="run")
+        await ctx.step.wait_for_event(
+            "back", event="k/back", match="data.n", timeout="1h", since="run"
+        )
     await ctx.step.run("ship", note, [a, b])
     return n
 
@@ -78,7 +80,9 @@ async def main() -> None:
         number = ROUND * 100_000
         while not FINISH:
             numbers = range(number, number + 5)
-            events = [Event("k/order", json.dumps({"n": n}).encode(), f"order-{n}") for n in numbers]
+            events = [
+                Event("k/order", json.dumps({"n": n}).encode(), f"order-{n}") for n in numbers
+            ]
             await node.publish(events)
             os.write(ACKED, "".join(f"{n}\n" for n in numbers).encode())
             number += 5

@@ -56,7 +56,7 @@ async def numbers(folder: Path) -> list[int]:
 @pytest.mark.process
 def test_acknowledged_records_survive_sigkill_at_any_moment(tmp_path: Path) -> None:
     chance = random.Random(SEED)
-    print("seed", SEED)  # noqa: T201 - to try it again
+    print("seed", SEED)
     acknowledged = -1
     for _ in range(ROUNDS):
         command = [sys.executable, "-c", WRITER, str(tmp_path)]

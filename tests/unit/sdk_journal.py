@@ -36,9 +36,7 @@ class Run:
     session: int = 0
     attempt: int = 1
     parked: bool = False
-    operations: dict[bytes, tuple[str, int]] = field(
-        default_factory=dict[bytes, tuple[str, int]]
-    )
+    operations: dict[bytes, tuple[str, int]] = field(default_factory=dict[bytes, tuple[str, int]])
     waits: dict[bytes, reports.AskWait] = field(default_factory=dict[bytes, reports.AskWait])
     signals: dict[bytes, str] = field(default_factory=dict[bytes, str])
     done: set[bytes] = field(default_factory=set[bytes])
@@ -378,7 +376,7 @@ def _matches(run: Run, wait: reports.AskWait, event: Event) -> bool:
     return bool(a == b)
 
 
-def _decide(journal: Journal, run: Run, item: reports.ReportItem) -> list[Entry]:  # noqa: C901
+def _decide(journal: Journal, run: Run, item: reports.ReportItem) -> list[Entry]:
     now = journal.loop.now_ms()
     match item:
         case reports.AttemptSucceeded() | reports.AttemptFailed():
@@ -417,7 +415,7 @@ def _decide(journal: Journal, run: Run, item: reports.ReportItem) -> list[Entry]
             return _begun(journal, run, item, now)
 
 
-def _begun(journal: Journal, run: Run, item: Any, now: int) -> list[Entry]:  # noqa: PLR0915 - one case per operation
+def _begun(journal: Journal, run: Run, item: Any, now: int) -> list[Entry]:
     step, name = item.step, item.name
     entry: Entry
     outcome: Entry

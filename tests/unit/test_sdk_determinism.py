@@ -1,15 +1,15 @@
-"""The same program gives the same result hot, replayed at every step, and after a crash anywhere."""
+"""A program gives the same result hot, replayed at every step, and after a crash anywhere."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from tests.unit.sdk_journal import Journal, Run
 
 import stepfold
 from stepfold import Context, StepError
 from stepfold_schemas.entries import StepCompleted
-from tests.unit.sdk_journal import Journal, Run
 
 Program = Callable[[Context, "Bodies"], Awaitable[Any]]
 PROGRAMS: dict[str, tuple[Program, Any]] = {}
@@ -198,7 +198,10 @@ async def step_error_is_caught(ctx: Context, do: Bodies) -> Any:
     try:
         await ctx.step.options(retries=1).run("bad", do.fail, "no")
     except StepError as error:
-        return [f"caught {error.name}: {error.message}", await ctx.step.run("on", do.work, "went on")]
+        return [
+            f"caught {error.name}: {error.message}",
+            await ctx.step.run("on", do.work, "went on"),
+        ]
     return ["no error"]
 
 
@@ -344,7 +347,9 @@ def test_a_program_replayed_at_every_step_does_the_same(name: str) -> None:
     call, expected = PROGRAMS[name]
     hot, replayed = play(call), play(call, always_replay=True)
     assert replayed.result == expected
-    kinds = [[(type(e).__name__, getattr(e, "name", "")) for e in r.entries] for r in (hot, replayed)]
+    kinds = [
+        [(type(e).__name__, getattr(e, "name", "")) for e in r.entries] for r in (hot, replayed)
+    ]
     assert kinds[0] == kinds[1]
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.unit.sdk_journal import Journal, Run
 
 import stepfold
 from stepfold import Context, SyncContext
@@ -19,7 +20,6 @@ from stepfold.crew import WorkerSettings
 from stepfold_schemas import entries
 from stepfold_schemas.ids import step_key
 from stepfold_schemas.reports import AskTimer, AttemptSucceeded
-from tests.unit.sdk_journal import Journal, Run
 
 MODES = pytest.mark.parametrize("always_replay", [False, True], ids=["hot", "replaying"])
 
@@ -140,7 +140,9 @@ def test_s18_a_thread_that_outlives_its_timeout_is_ignored() -> None:
         (failed,) = [e for e in run.entries if isinstance(e, entries.StepAttemptFailed)]
         assert "step 'slow'" in failed.error.message
         assert "30 s" in failed.error.message
-        succeeded = [i for _, items in journal.reported for i in items if isinstance(i, AttemptSucceeded)]
+        succeeded = [
+            i for _, items in journal.reported for i in items if isinstance(i, AttemptSucceeded)
+        ]
         assert [i.attempt for i in succeeded] == [2]
 
 
@@ -219,7 +221,10 @@ def test_s26_code_that_resists_being_parked_goes_on_as_if_it_never_was(
     app.function("f")(SWALLOWERS[name])
     with Journal(app) as journal:
         hot = journal.finish(journal.start("f"))
-    with Journal(app, settings=WorkerSettings(idle_max=0)) as journal, caplog.at_level(logging.DEBUG):
+    with (
+        Journal(app, settings=WorkerSettings(idle_max=0)) as journal,
+        caplog.at_level(logging.DEBUG),
+    ):
         run = journal.start("f")
         journal.until(lambda: run.parked)
         journal.settle(20)
@@ -278,7 +283,7 @@ def test_s38_a_run_with_a_thread_under_way_is_not_parked() -> None:
         return "computed"
 
     @app.function("f")
-    async def f(ctx: Context) -> list[Any]:
+    async def f(ctx: Context) -> Any:
         return await asyncio.gather(asyncio.to_thread(compute), ctx.step.sleep("s", "1d"))
 
     assert f
@@ -301,7 +306,7 @@ def test_s38_a_run_with_io_under_way_is_not_parked() -> None:
         writer.close()
 
     @app.function("f")
-    async def f(ctx: Context) -> list[Any]:
+    async def f(ctx: Context) -> Any:
         async def fetch() -> str:
             reader, writer = await asyncio.open_connection("127.0.0.1", ctx.event.data["port"])
             line = await reader.readline()
