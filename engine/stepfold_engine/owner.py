@@ -35,7 +35,7 @@ from stepfold_engine.core.inputs import (
 )
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition
-from stepfold_engine.errors import FencedError
+from stepfold_engine.errors import AppendUnknownError, FencedError
 from stepfold_engine.log.base import EVENTS, Log
 from stepfold_engine.ownership import Reading, claim, recover
 from stepfold_engine.settings import Settings
@@ -58,6 +58,9 @@ _T = TypeVar("_T")
 
 DECISIONS_IN_FLIGHT_MAX = 5_000
 """How far state may run ahead of the log before inputs wait."""
+
+CLAIMS_MAX = 5
+"""How often a partition is claimed at the start, if others claim it at the same time."""
 
 LAZY_MS = 1_000
 """How long an entry that nobody waits for may wait for a decision to ride on."""
@@ -139,15 +142,19 @@ class Owner:
         """Recover the partition and claim it.
 
         Raises:
-            FencedError: another process claimed it at the same time, twice in a row.
+            FencedError: another process claimed it at the same time, again and again.
             LogError: the log could not be read or written.
         """
         self._loop = asyncio.get_running_loop()
         reading = await recover(self._log, number, count)
-        for _ in range(2):
-            if await claim(self._log, reading, node, incarnation, self._clock.now_ms()):
-                break
+        for _ in range(CLAIMS_MAX):
+            try:
+                if await claim(self._log, reading, node, incarnation, self._clock.now_ms()):
+                    break
+            except AppendUnknownError as error:
+                _log.warning("partition %d cannot be claimed yet: %s", number, error)
             await asyncio.sleep(CLAIM_RETRY_S)
+            reading = await recover(self._log, number, count)
         else:
             other = reading.state
             raise FencedError(f"partition {number}: epoch {other.epoch} belongs to {other.node}")

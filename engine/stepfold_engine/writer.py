@@ -115,19 +115,18 @@ class JournalWriter:
         shadow.state.epoch, shadow.state.seq = before, self.confirmed_seq
         shadow.state.node, shadow.state.incarnation = owner
         accepted = False
-        while True:
+        while not accepted:
             try:
                 bounds = await self._log.bounds(JOURNAL, state.number)
                 await read_up_to(self._log, shadow, bounds.end)
-                if shadow.state.epoch == before:
-                    now_ms = self._clock.now_ms()
-                    accepted = await claim(self._log, shadow, *owner, now_ms)
-                break
+                # A claim of this very process may have landed although its append failed.
+                if shadow.state.incarnation != state.incarnation:
+                    raise FencedError(self._fenced_by(before, shadow.state.epoch))
+                now_ms = self._clock.now_ms()
+                accepted = await claim(self._log, shadow, *owner, now_ms)
             except LogError as error:
                 _log.warning("partition %d cannot claim yet: %s", state.number, error)
                 await asyncio.sleep(CLAIM_RETRY_S)
-        if not accepted or shadow.state.epoch != before + 1:
-            raise FencedError(self._fenced_by(before, shadow.state.epoch))
         state.epoch, self._end = shadow.state.epoch, shadow.end
         for seq, delta in shadow.state.places:
             note_place(state, seq, seq + delta)

@@ -4,11 +4,13 @@ Line numbers, file names and docstrings do not count. Another release of Python 
 bytecode and so gives another fingerprint.
 """
 
+import dis
 import hashlib
-import inspect
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import CodeType
+from typing import cast
+
+_CONSTANTS, _NAMES = frozenset(dis.hasconst), frozenset((*dis.hasname, *dis.haslocal, *dis.hasfree))
 
 
 def fingerprint(function: Callable[..., object]) -> str:
@@ -23,21 +25,16 @@ def fingerprint(function: Callable[..., object]) -> str:
 
 
 def _add_code(add: Callable[[bytes], object], code: CodeType) -> None:
-    add(code.co_code)
-    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-    add(repr((names, code.co_argcount, code.co_kwonlyargcount, code.co_flags)).encode())
-    constants = code.co_consts
-    if constants and isinstance(constants[0], str) and _has_docstring(code):
-        constants = constants[1:]
-    for constant in constants:
-        _add_constant(add, constant)
-
-
-def _has_docstring(code: CodeType) -> bool:
-    if sys.version_info >= (3, 13):
-        return bool(code.co_flags & inspect.CO_HAS_DOCSTRING)
-    # A function without one has None there; a comprehension has whatever it uses first.
-    return not code.co_name.startswith("<")
+    add(repr((code.co_varnames[: code.co_argcount], code.co_kwonlyargcount)).encode())
+    for instruction in dis.get_instructions(code):
+        # What is loaded counts, not at which place in its table it lies: a docstring takes one.
+        add(instruction.opname.encode())
+        if instruction.opcode in _CONSTANTS:
+            _add_constant(add, instruction.argval)
+        elif instruction.opcode in _NAMES:
+            add(str(instruction.argval).encode())
+        else:
+            add(str(instruction.arg).encode())
 
 
 def _add_constant(add: Callable[[bytes], object], constant: object) -> None:
@@ -45,11 +42,11 @@ def _add_constant(add: Callable[[bytes], object], constant: object) -> None:
         _add_code(add, constant)
     elif isinstance(constant, tuple):
         add(b"(")
-        for inner in constant:  # pyright: ignore[reportUnknownVariableType] - of a tuple of anything
-            _add_constant(add, inner)  # pyright: ignore[reportUnknownArgumentType]
+        for inner in cast("tuple[object, ...]", constant):  # of anything
+            _add_constant(add, inner)
         add(b")")
     elif isinstance(constant, frozenset):
         # Its order differs from process to process.
-        add(repr(sorted(map(repr, constant))).encode())  # pyright: ignore[reportUnknownArgumentType]
+        add(repr(sorted(map(repr, cast("Iterable[object]", constant)))).encode())
     else:
         add(repr(constant).encode())

@@ -9,6 +9,7 @@ Rules:
 """
 
 import json
+import logging
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,8 @@ from weakref import WeakKeyDictionary
 
 import pydantic
 import pydantic_core
+
+_log = logging.getLogger("stepfold")
 
 OUTCOME_BYTES_MAX = 4 * 1024 * 1024
 """The largest result of a step or a function, as JSON."""
@@ -102,13 +105,15 @@ _readers: WeakKeyDictionary[types.CodeType, Reader | None] = WeakKeyDictionary()
 def _make_reader(function: Callable[..., object]) -> Reader | None:
     try:
         hint: Any = typing.get_type_hints(function, include_extras=True).get("return")
-    except (NameError, TypeError, AttributeError, SyntaxError):
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        _warn(function, error)
         return None
     if _is_plain(hint):
         return None
     try:
         adapter = pydantic.TypeAdapter[Any](hint)
-    except (pydantic.errors.PydanticUserError, pydantic_core.SchemaError, TypeError, NameError):
+    except _UNUSABLE as error:
+        _warn(function, error)
         return None
 
     def read(data: bytes) -> Any:
@@ -121,6 +126,22 @@ def _make_reader(function: Callable[..., object]) -> Reader | None:
             raise UnserializableError(msg) from error
 
     return read
+
+
+_UNUSABLE = (
+    pydantic.errors.PydanticUserError,
+    pydantic_core.SchemaError,
+    TypeError,
+    NameError,
+)
+
+
+def _warn(function: Callable[..., object], error: Exception) -> None:
+    _log.warning(
+        "%s: its return annotation cannot be used, so that its results come back as plain JSON: %s",
+        getattr(function, "__qualname__", function),
+        str(error).partition("\n")[0],
+    )
 
 
 def _shown(hint: object) -> str:

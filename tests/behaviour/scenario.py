@@ -142,6 +142,8 @@ class Scenario:
         self.decisions: list[tuple[int, Decision]] = []
         self._changed = asyncio.Event()
         self.log: Log = self._open_log()
+        self.complete = True
+        self._zombies: list[tuple[Node, NativeWorker, asyncio.Task[None]]] = []
         self._main: asyncio.Task[None] | None = None
         self.node: Node
         self.worker: NativeWorker
@@ -199,7 +201,8 @@ class Scenario:
 
     async def declare(self) -> None:
         specs = [f.spec() for f in self.app.functions.values()]
-        await self.node.declare(self.app.id, specs, complete=True, forced=True)
+        if self.complete:
+            await self.node.declare(self.app.id, specs, complete=True, forced=True)
 
     def stop(self) -> None:
         """Stop cleanly."""
@@ -225,7 +228,22 @@ class Scenario:
         self.crash()
         self.start()
 
+    def takeover(self) -> None:
+        """Start a second process on the log while the first, which does not know, goes on."""
+        assert self._main is not None
+        self._zombies.append((self.node, self.worker, self._main))
+        self.start()
+
+    def _bury(self) -> None:
+        for node, worker, main in self._zombies:
+            node.crash()
+            worker.close()
+            main.cancel()
+            self.do(_ended(main))
+        self._zombies.clear()
+
     def close(self) -> None:
+        self._bury()
         if self._main is not None:
             self.stop()
         self.do(self.log.close())

@@ -1,5 +1,6 @@
 """Apps, options, and what is declared of a function."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -197,17 +198,21 @@ class Engine:
         return [f"id-{event.name}" for event in events]
 
 
-async def test_sending_goes_to_the_engine_in_this_process() -> None:
+def test_sending_goes_to_the_engine_in_this_process() -> None:
     app = stepfold.App("a")
     app.engine = engine = Engine()
-    assert await app.send("x" and {"name": "a/b"}) == ["id-a/b"]
-    assert await app.send([NewEvent("c", {"n": 1}), {"name": "d"}]) == ["id-c", "id-d"]
-    assert await app.send(name="e", data={"n": 2}, id="given") == ["id-e"]
+
+    async def main() -> None:
+        assert await app.send({"name": "a/b"}) == ["id-a/b"]
+        assert await app.send([NewEvent("c", {"n": 1}), {"name": "d"}]) == ["id-c", "id-d"]
+        assert await app.send(name="e", data={"n": 2}, id="given") == ["id-e"]
+        with pytest.raises(ValueError, match="nothing to send"):
+            await app.send()
+        with pytest.raises(ValueError, match="not both"):
+            await app.send({"name": "a"}, data={})
+
+    asyncio.run(main())
     assert engine.got[-1] == NewEvent("e", {"n": 2}, "given")
-    with pytest.raises(ValueError, match="nothing to send"):
-        await app.send()
-    with pytest.raises(ValueError, match="not both"):
-        await app.send({"name": "a"}, data={})
 
 
 def test_the_public_names() -> None:

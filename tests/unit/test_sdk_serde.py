@@ -6,12 +6,13 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import TypedDict
 
 import stepfold
 from stepfold import Context, serde
@@ -128,6 +129,15 @@ def unresolved() -> "NoSuchName":  # type: ignore[name-defined] # noqa: F821 # p
 @pytest.mark.parametrize("function", [plain_dict, nothing, unannotated, unresolved, len, print])
 def test_plain_annotations_need_no_reader(function: Callable[..., Any]) -> None:
     assert serde.reader_of(function) is None
+
+
+def test_an_annotation_that_cannot_be_used_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def local() -> "Nowhere":  # type: ignore[name-defined] # noqa: F821 # pyright: ignore
+        return 1
+
+    assert serde.reader_of(local) is None
+    assert "local: its return annotation cannot be used" in caplog.text
+    assert "Nowhere" in caplog.text
 
 
 JSON = st.recursive(

@@ -109,7 +109,7 @@ def test_everything_the_context_offers() -> None:
     assert f
     with Journal(app) as journal:
         run = journal.start("f")
-        journal.until(lambda: run.parked)
+        journal.until(lambda: run.waits)
         journal.publish(Event("a/b", b"[]", "e", 1_750_000_000_000))
         journal.until(lambda: run.signals)
         journal.signal("x", b"5", b"r")
