@@ -68,7 +68,7 @@ async def fill(log: EmbeddedLog, count: int) -> None:
         if seq == count - BEHIND_ROUND:
             state.epoch, state.seq = 1, seq
             fold_from = seq + 1
-            add(begin_round(state))
+            add(begin_round(state, []))
             add(finish_round(state))
         if len(batch) >= BATCH:
             await log.append(JOURNAL, 0, batch)

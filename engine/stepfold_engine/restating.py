@@ -8,7 +8,6 @@ may be trimmed, once it is older than readers may expect.
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
 
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.decide.restate import (
@@ -23,11 +22,11 @@ from stepfold_engine.core.partition import Partition
 from stepfold_engine.errors import LogError
 from stepfold_engine.facts import facts_of
 from stepfold_engine.histories import read_decision
-from stepfold_engine.log.base import EVENTS, INBOX, JOURNAL, Log
+from stepfold_engine.log.base import DEAD_LETTERS, EVENTS, INBOX, JOURNAL, Log
 from stepfold_engine.owner import Entries, Owner
 from stepfold_engine.settings import Settings
 from stepfold_schemas import codec
-from stepfold_schemas.entries import Entry, HistoryItem
+from stepfold_schemas.entries import Entry, HistoryItem, RoundPlace
 from stepfold_schemas.ids import key_of
 
 _log = logging.getLogger("stepfold")
@@ -38,14 +37,10 @@ PIECE_BYTES = 256 * 1024
 
 RETRY_S = 10.0
 RUNS_FACTOR = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """A finished round: where it starts, and when it began."""
-
-    start: int
-    at_ms: int
+ROUNDS_MAX = 200
+SAMPLES = 16
+RECORD_OVERHEAD = 40
+"""What a record takes besides its value, about."""
 
 
 class Restating:
@@ -53,7 +48,9 @@ class Restating:
 
     def __init__(self, log: Log, owner: Owner, clock: Clock, settings: Settings) -> None:
         self._log, self._owner, self._clock, self._settings = log, owner, clock, settings
-        self._rounds: deque[Round] = deque()
+        self._rounds = list(owner.state.rounds)
+        if owner.fold_from:
+            self._rounds.append(RoundPlace(owner.fold_from, owner.state.round_at_ms))
         self._begun_at_seq = owner.state.seq
         self._cut = 0
 
@@ -85,21 +82,25 @@ class Restating:
         self._begun_at_seq = owner.state.seq
         started: list[int] = []
         plan: list[Piece] = []
+        rounds = list(self._rounds)
 
         def begin(state: Partition) -> list[Entry]:
             plan.extend(pieces(state))
-            return begin_round(state)
+            return begin_round(state, rounds)
 
         owner.submit(Entries(begin, started.append))
         await owner.settled()
-        start = Round(await self._exact(started[0]), self._clock.now_ms())
-        self._cut = self._next_cut(start)
+        start = RoundPlace(await self._exact(started[0]), self._clock.now_ms())
+        self._cut = await self._next_cut(start)
         for index in range(0, len(plan), PIECES_A_TURN):
             await self._restate(plan[index : index + PIECES_A_TURN])
         owner.submit(Entries(finish_round))
         await owner.settled()
         owner.fold_from = start.start
         self._rounds.append(start)
+        if len(self._rounds) > ROUNDS_MAX:
+            # Fewer places to cut at is all that is lost.
+            self._rounds = self._rounds[::2]
         # The next decision carries the new start; only behind it may the log be cut.
         owner.note_fold_from()
         await owner.settled()
@@ -109,13 +110,22 @@ class Restating:
         offset, _ = await read_decision(self._log, self._owner, seq)
         return offset
 
-    def _next_cut(self, new: Round) -> int:
-        """Choose where the journal may begin after this round: at the start of a finished one."""
+    async def _next_cut(self, new: RoundPlace) -> int:
+        """Choose where the journal may begin after this round: at the start of a finished one.
+
+        The newest of those that are older than readers may expect; if the journal is larger than
+        it may be, the newest that makes it small enough, or this round itself.
+        """
+        settings, number = self._settings, self._owner.state.number
+        bounds = await self._log.bounds(JOURNAL, number)
+        record_bytes = await average_bytes(self._log, JOURNAL, number)
+        kept_max = settings.journal_keep_bytes / max(record_bytes, 1.0)
+        old = self._clock.now_ms() - settings.journal_keep_ms
         cut = 0
-        now_ms = self._clock.now_ms()
-        for done in (*self._rounds, new):
-            if now_ms - done.at_ms >= self._settings.journal_keep_ms:
-                cut = done.start
+        for place in [*self._rounds, new]:
+            too_many = bounds.end - max(cut, bounds.start) > kept_max
+            if place.at_ms <= old or too_many:
+                cut = place.start
         return cut
 
     async def _restate(self, some: list[Piece]) -> None:
@@ -165,15 +175,34 @@ class Restating:
         number = self._owner.state.number
         if self._cut:
             await self._log.trim(JOURNAL, number, self._cut)
-            while self._rounds and self._rounds[0].start < self._cut:
-                self._rounds.popleft()
+            self._rounds = [r for r in self._rounds if r.start >= self._cut]
         read = self._owner.state.positions.get((INBOX, number), (0, 0))[0]
         await self._log.trim(INBOX, number, read)
 
 
 async def trim_events(log: Log, owners: list[Owner], clock: Clock, settings: Settings) -> None:
-    """Trim events that are older than they are kept for and that every owner has read."""
+    """Trim events, and dead letters, that are older, or more, than are kept.
+
+    Events that some owner has not read stay.
+    """
+    old_ms = clock.now_ms() - settings.events_keep_ms
     for partition in range(await log.partitions(EVENTS)):
-        old = await log.offset_at(EVENTS, partition, clock.now_ms() - settings.events_keep_ms)
+        bounds = await log.bounds(EVENTS, partition)
+        kept = settings.events_keep_bytes / max(await average_bytes(log, EVENTS, partition), 1.0)
+        cut = max(await log.offset_at(EVENTS, partition, old_ms), bounds.end - int(kept))
         read = [o.state.positions.get((EVENTS, partition), (0, 0))[0] for o in owners]
-        await log.trim(EVENTS, partition, min([old, *read]))
+        await log.trim(EVENTS, partition, min([cut, *read]))
+    for owner in owners:
+        number = owner.state.number
+        await log.trim(DEAD_LETTERS, number, await log.offset_at(DEAD_LETTERS, number, old_ms))
+
+
+async def average_bytes(log: Log, topic: str, partition: int) -> float:
+    """Estimate a record's size from a few, evenly spread over the partition."""
+    bounds = await log.bounds(topic, partition)
+    sizes: list[int] = []
+    for index in range(SAMPLES):
+        offset = bounds.start + (bounds.end - bounds.start) * index // SAMPLES
+        batch = await log.read(topic, partition, offset, bytes_max=1)
+        sizes += [len(record.value) + RECORD_OVERHEAD for record in batch.records]
+    return sum(sizes) / len(sizes) if sizes else 0.0

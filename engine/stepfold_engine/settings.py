@@ -40,6 +40,9 @@ class Settings(BaseModel):
         default=8 << 30, ge=0, description="How much of a journal is kept for readers."
     )
     events_keep_ms: int = Field(default=30 * DAY_MS, ge=0, description="How long events are kept.")
+    events_keep_bytes: int = Field(
+        default=8 << 30, ge=0, description="How much of a partition of events is kept."
+    )
     look_at_clock_every_ms: int = Field(
         default=30_000, gt=0, description="How soon timers notice that the clock jumped ahead."
     )

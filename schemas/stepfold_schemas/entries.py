@@ -162,6 +162,14 @@ class SeqPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundPlace:
+    """A finished round of restating: the offset at which it starts, and when it began."""
+
+    start: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Counter:
     """A number per partition: the last message queued for it, or the last one taken from it."""
 
@@ -209,6 +217,7 @@ class PartitionRestated:
     queued: list[Counter]
     taken: list[Counter]
     places: list[SeqPlace]
+    rounds: list[RoundPlace]
     node: str
     incarnation: str
     unclean: int

@@ -263,7 +263,8 @@ class Crew:
         for run in list(self._lives):
             if run != kept:
                 self.drop(run)
-        self._leave_when_done()
+        # What was cancelled has its turn first.
+        self.loop.call_later(RETIRED_LOOK_S, self._leave_when_done)
 
     def _leave_when_done(self) -> None:
         if self._lives or any(attempt.loop is self.loop for attempt in self.attempts.running()):

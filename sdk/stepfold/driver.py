@@ -13,17 +13,15 @@ import contextvars
 import json
 import math
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from stepfold import serde, tracebacks
 from stepfold.asks import DurableTimer, Pending, TimerAsk, Where
-from stepfold.attempts import Attempt, AttemptRunner
+from stepfold.attempts import Attempt
 from stepfold.closing import Closing
 from stepfold.context import Context
 from stepfold.divergence import describe
-from stepfold.errors import NonRetriableError, Parked, is_permanent, retry_after_ms
+from stepfold.errors import NonRetriableError, Parked
 from stepfold.function import Function
-from stepfold.loop import UserLoop
 from stepfold.origins import frame_at
 from stepfold.port import EnginePort, Fact, RunBrief
 from stepfold.replay import (
@@ -38,8 +36,7 @@ from stepfold.replay import (
 from stepfold.scope import SCOPE, EngineFuture, Scope
 from stepfold.steps import CURRENT
 from stepfold.sync import SyncContext, ThreadBridge
-from stepfold.threads import ThreadPool
-from stepfold_schemas.entries import AttemptStarted, Error, StepAttemptFailed
+from stepfold_schemas.entries import AttemptStarted, StepAttemptFailed
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import ulid_text
 from stepfold_schemas.reports import (
@@ -61,47 +58,6 @@ SCAN_TASKS_MAX = 64
 
 MUTE_CALLS_MAX = 100
 """Durable calls of a life that is dropped raise, so often; then they hang, and so end a loop."""
-
-
-class Desk(Protocol):
-    """What a life needs of the worker that it lives in."""
-
-    @property
-    def loop(self) -> UserLoop:
-        """The loop it runs on."""
-        ...
-
-    @property
-    def engine(self) -> EnginePort:
-        """Where it reports."""
-        ...
-
-    @property
-    def attempts(self) -> AttemptRunner:
-        """What runs the bodies of its steps."""
-        ...
-
-    @property
-    def threads(self) -> ThreadPool:
-        """Where plain functions run."""
-        ...
-
-    @property
-    def outcome_bytes_max(self) -> int:
-        """The largest result."""
-        ...
-
-    def decode_event(self, data: bytes) -> Event:
-        """Read an event as entries hold it."""
-        ...
-
-    def may_rest(self, life: "Life") -> None:
-        """It waits, perhaps for long: ask ``rest`` of it after a while."""
-        ...
-
-    def rests(self, life: "Life") -> None:
-        """It has reported that it is idle."""
-        ...
 
 
 class Life:
@@ -500,35 +456,17 @@ class Life:
     def _end(self) -> None:
         item: RunReturned | RunRaised
         try:
-            item = self._returned(self._main.result())
+            value = self._main.result()
         except BaseException as error:  # noqa: BLE001 - whatever it raised is recorded
-            item = self._raised(error)
+            item = raised(error, self.attempt, self.loop.now_ms())
+        else:
+            item = returned(value, self.function_id, self.attempt, self.desk.outcome_bytes_max)
         permanent = not isinstance(item, RunRaised) or item.permanent
         divergence = self.replay.ended() if permanent else None
         if divergence is not None:
             self._diverge(divergence)
         else:
             self._report_end(item)
-
-    def _returned(self, value: object) -> RunReturned | RunRaised:
-        try:
-            data = serde.dumps(value)
-        except serde.UnserializableError as error:
-            text = f"function {self.function_id} returned what cannot be recorded: {error}"
-            return RunRaised(self.attempt, Error("UnserializableError", text), permanent=True)
-        limit = self.desk.outcome_bytes_max
-        if len(data) > limit:
-            text = (
-                f"function {self.function_id} returned {len(data)} bytes of JSON; the limit is"
-                f" {limit}. Return a reference to large data, not the data"
-            )
-            return RunRaised(self.attempt, Error("OutcomeTooLargeError", text), permanent=True)
-        return RunReturned(data)
-
-    def _raised(self, error: BaseException) -> RunRaised:
-        after_ms = retry_after_ms(error, self.loop.now_ms())
-        recorded = tracebacks.recorded(error)
-        return RunRaised(self.attempt, recorded, is_permanent(error), after_ms)
 
     def _diverge(self, divergence: Divergence) -> None:
         report = describe(self.function_id, self.run, divergence)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.behaviour.scenario import VARIANTS, Scenario, Variant, scenario
 
 import stepfold
+from tests.behaviour.scenario import VARIANTS, Scenario, Variant, scenario
 
 Running = Callable[..., AbstractContextManager[Scenario]]
 

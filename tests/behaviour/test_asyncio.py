@@ -3,9 +3,8 @@
 import asyncio
 from typing import Any
 
-from tests.behaviour.conftest import Running
-
 import stepfold
+from tests.behaviour.conftest import Running
 
 
 def new() -> stepfold.App:

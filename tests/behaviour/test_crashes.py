@@ -5,14 +5,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from tests.behaviour.conftest import Running
-from tests.behaviour.scenario import Scenario
 
 import stepfold
 from stepfold_engine.core.fold import begin, fold
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.run import head_of
 from stepfold_schemas.entries import PartitionRestated, StepCompleted
+from tests.behaviour.conftest import Running
+from tests.behaviour.scenario import Scenario
 
 
 def orders(ran: Counter[str]) -> stepfold.App:
@@ -175,6 +175,35 @@ def test_restating_keeps_everything_and_recovery_begins_at_the_round(running: Ru
         assert s.ended(long_one).result == "recorded long ago"
         no_outcome_twice(s)
         assert all(ran[f"charge-{n}"] == 1 for n in range(20))
+
+
+def test_a_journal_is_kept_within_its_size_over_restarts(running: Running) -> None:
+    app = stepfold.App("t")
+
+    @app.function("sleeper", on="t/sleep")
+    async def sleeper(ctx: stepfold.Context) -> Any:
+        first = await ctx.step.run("before", lambda: "x" * 100)
+        await ctx.step.sleep("year", "300d")
+        return first
+
+    @app.function("busy", on="t/busy")
+    async def busy(ctx: stepfold.Context) -> None:
+        for _ in range(20):
+            await ctx.step.run("step", lambda: "y" * 500)
+
+    with running(app, round_records_min=100, journal_keep_bytes=50_000) as s:
+        sleeping = s.start_run("t/sleep")
+        for n in range(60):
+            s.send("t/busy", {"n": n})
+            s.advance(20)
+            if n % 10 == 9:
+                s.restart()
+        for number in range(s.variant.partitions):
+            bounds = s.do(s.log.bounds("journal", number))
+            if bounds.end > 500:
+                assert bounds.end - bounds.start < 500
+        s.restart()
+        assert s.ended(sleeping).result == "x" * 100
 
 
 def test_folding_from_a_round_gives_the_state_of_folding_all(running: Running) -> None:

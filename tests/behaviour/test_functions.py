@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from tests.behaviour.conftest import Running
-from tests.behaviour.scenario import EPOCH_MS
 
 import stepfold
+from tests.behaviour.conftest import Running
+from tests.behaviour.scenario import EPOCH_MS
 
 
 def new() -> stepfold.App:

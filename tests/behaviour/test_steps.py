@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from tests.behaviour.conftest import Running
 
 import stepfold
 from stepfold_engine.settings import Settings
+from tests.behaviour.conftest import Running
 
 
 def app_of(body: Any, **options: Any) -> stepfold.App:

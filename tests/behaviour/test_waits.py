@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.behaviour.conftest import Running
-from tests.behaviour.scenario import EPOCH_MS
 
 import stepfold
+from tests.behaviour.conftest import Running
+from tests.behaviour.scenario import EPOCH_MS
 
 HOUR = 3_600_000
 

@@ -9,13 +9,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_kill import accepted
 
 import stepfold
 from stepfold_engine.local import running_app
 from stepfold_engine.owner import Owner
 from stepfold_schemas.entries import Decision, RunCompleted, RunFailed
 from stepfold_schemas.events import Event
+from tests.e2e.test_kill import accepted
 
 POISONED = Path(__file__).with_name("poisoned.py")
 STARTS_MAX = 60

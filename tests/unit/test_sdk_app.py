@@ -162,7 +162,7 @@ async def f(ctx):
 
 def test_a_fingerprint_is_of_the_code_alone() -> None:
     names: dict[str, Any] = {}
-    exec(MAKE, names)  # noqa: S102
+    exec(MAKE, names)
     make = names["make"]
     same = fingerprint(make("", ""))
     assert len(same) == 40
@@ -177,7 +177,7 @@ def test_a_fingerprint_is_the_same_in_every_process() -> None:
         "\nfrom stepfold.fingerprint import fingerprint\nprint(fingerprint(make('', '')))"
     )
     seen = {
-        subprocess.run(  # noqa: S603
+        subprocess.run(
             [sys.executable, "-c", code],
             env={"PYTHONHASHSEED": seed, "PYTHONPATH": "sdk:schemas"},
             capture_output=True,

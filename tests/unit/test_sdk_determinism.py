@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.unit.sdk_journal import Journal, Run
 
 import stepfold
 from stepfold import Context, StepError
 from stepfold_schemas.entries import StepCompleted
+from tests.unit.sdk_journal import Journal, Run
 
 Program = Callable[[Context, "Bodies"], Awaitable[Any]]
 PROGRAMS: dict[str, tuple[Program, Any]] = {}

@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.unit.sdk_journal import Journal, Run
 
 import stepfold
 from stepfold import Context
 from stepfold_schemas.entries import SleepBegan, StepCompleted
+from tests.unit.sdk_journal import Journal, Run
 
 Code = Callable[[Context], Awaitable[Any]]
 MODES = pytest.mark.parametrize("always_replay", [False, True], ids=["hot", "replaying"])

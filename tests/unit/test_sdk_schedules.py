@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from tests.unit.sdk_journal import Journal, Run
 
 import stepfold
 from stepfold import Context, SyncContext
@@ -20,6 +19,7 @@ from stepfold.crew import WorkerSettings
 from stepfold_schemas import entries
 from stepfold_schemas.ids import step_key
 from stepfold_schemas.reports import AskTimer, AttemptSucceeded
+from tests.unit.sdk_journal import Journal, Run
 
 MODES = pytest.mark.parametrize("always_replay", [False, True], ids=["hot", "replaying"])
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.unit.sdk_journal import Journal, Run
 
 import stepfold
 from stepfold import (
@@ -24,6 +23,7 @@ from stepfold_schemas import entries
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import parse_ulid, time_of
 from stepfold_schemas.reports import AskWait, AttemptRunning
+from tests.unit.sdk_journal import Journal, Run
 
 CORRELATION = contextvars.ContextVar("correlation", default="none")
 

@@ -25,7 +25,7 @@ from stepfold_schemas.reports import (
     RunIdle,
     RunReturned,
 )
-from tests.unit.sdk_journal import Journal
+from tests.unit.sdk_journal import Journal, Run
 
 
 async def work(value: Any = None, seconds: float = 0.0) -> Any:
@@ -44,9 +44,10 @@ def test_the_runs_that_rested_longest_make_room() -> None:
 
     assert f
     with Journal(app, settings=WorkerSettings(idle_max=2)) as journal:
-        runs = [journal.start("f", {"n": n}) for n in range(4)]
-        journal.until(lambda: all(run.parked for run in runs))
-        journal.settle(5)
+        runs: list[Run] = []
+        for n in range(4):
+            runs.append(journal.start("f", {"n": n}))
+            journal.settle(5)
         journal.missed.clear()
         for n in (3, 2, 1, 0):
             journal.publish(Event("go", b'{"n":%d}' % n, f"go-{n}", journal.loop.now_ms()))

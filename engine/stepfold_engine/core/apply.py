@@ -167,7 +167,8 @@ def _cleared(state: Partition, e: SuspectsCleared, _: Decision) -> None:
 
 
 def _restated_partition(state: Partition, e: PartitionRestated, d: Decision) -> None:
-    state.round, state.round_open = e.round, True
+    state.round, state.round_open, state.round_at_ms = e.round, True, d.at_ms
+    state.rounds = list(e.rounds)
     for position in e.positions:
         state.positions.setdefault(
             (position.topic, position.partition), (position.offset, position.part)

@@ -11,7 +11,7 @@ from stepfold_engine.core.run import RunTable
 from stepfold_engine.core.timers import Timers
 from stepfold_engine.core.waits import WaitIndex
 from stepfold_schemas import codec
-from stepfold_schemas.entries import FunctionsDeclared, FunctionSpec, RequestAnswered
+from stepfold_schemas.entries import FunctionsDeclared, FunctionSpec, RequestAnswered, RoundPlace
 
 HOUR_MS = 3_600_000
 REMEMBERED_MS = 24 * HOUR_MS
@@ -73,7 +73,9 @@ class Partition:
             are not known to lie in its inbox.
         taken: the number of the last message taken from each partition.
         places: seq to offset: from ``seq`` on, offset is at least seq + delta.
-        round: the number of the last round of restating that began; ``round_open`` until it ends.
+        round: the number of the last round of restating that began, at ``round_at_ms``;
+            ``round_open`` until it ends.
+        rounds: the finished rounds before it at whose starts the journal may be cut.
     """
 
     number: int
@@ -104,6 +106,8 @@ class Partition:
     places: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     round: int = 0
     round_open: bool = False
+    round_at_ms: int = 0
+    rounds: list[RoundPlace] = field(default_factory=list[RoundPlace])
 
     def knows(self, key: bytes) -> bool:
         """Say whether a run with this key lives, or ended less than a day ago."""

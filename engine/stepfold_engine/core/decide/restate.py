@@ -21,6 +21,7 @@ from stepfold_schemas.entries import (
     PartitionRestated,
     Position,
     RoundFinished,
+    RoundPlace,
     SignalHeld,
 )
 
@@ -30,8 +31,11 @@ Piece = tuple[str, object]
 """What to restate: its kind, and which one."""
 
 
-def begin_round(state: Partition) -> list[Entry]:
-    """Return the entry with which a round begins: the partition's counters."""
+def begin_round(state: Partition, rounds: list[RoundPlace]) -> list[Entry]:
+    """Return the entry with which a round begins: the partition's counters.
+
+    ``rounds`` are the finished ones before it.
+    """
     trials = state.trials
     return [
         PartitionRestated(
@@ -40,6 +44,7 @@ def begin_round(state: Partition) -> list[Entry]:
             [Counter(p, n) for p, n in sorted(state.queued.items())],
             [Counter(p, n) for p, n in sorted(state.taken.items())],
             places_of(state),
+            rounds,
             state.node,
             state.incarnation,
             trials.unclean,
