@@ -13,15 +13,17 @@ import contextvars
 import json
 import math
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from stepfold.asks import DurableTimer, Pending, TimerAsk, Where
-from stepfold.attempts import Attempt
+from stepfold.attempts import Attempt, AttemptRunner
 from stepfold.closing import Closing
 from stepfold.context import Context
 from stepfold.divergence import describe
+from stepfold.ending import raised, returned
 from stepfold.errors import NonRetriableError, Parked
 from stepfold.function import Function
+from stepfold.loop import UserLoop
 from stepfold.origins import frame_at
 from stepfold.port import EnginePort, Fact, RunBrief
 from stepfold.replay import (
@@ -36,6 +38,7 @@ from stepfold.replay import (
 from stepfold.scope import SCOPE, EngineFuture, Scope
 from stepfold.steps import CURRENT
 from stepfold.sync import SyncContext, ThreadBridge
+from stepfold.threads import ThreadPool
 from stepfold_schemas.entries import AttemptStarted, StepAttemptFailed
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import ulid_text
@@ -58,6 +61,47 @@ SCAN_TASKS_MAX = 64
 
 MUTE_CALLS_MAX = 100
 """Durable calls of a life that is dropped raise, so often; then they hang, and so end a loop."""
+
+
+class Desk(Protocol):
+    """What a life needs of the worker that it lives in."""
+
+    @property
+    def loop(self) -> UserLoop:
+        """The loop it runs on."""
+        ...
+
+    @property
+    def engine(self) -> EnginePort:
+        """Where it reports."""
+        ...
+
+    @property
+    def attempts(self) -> AttemptRunner:
+        """What runs the bodies of its steps."""
+        ...
+
+    @property
+    def threads(self) -> ThreadPool:
+        """Where plain functions run."""
+        ...
+
+    @property
+    def outcome_bytes_max(self) -> int:
+        """The largest result."""
+        ...
+
+    def decode_event(self, data: bytes) -> Event:
+        """Read an event as entries hold it."""
+        ...
+
+    def may_rest(self, life: "Life") -> None:
+        """It waits, perhaps for long: ask ``rest`` of it after a while."""
+        ...
+
+    def rests(self, life: "Life") -> None:
+        """It has reported that it is idle."""
+        ...
 
 
 class Life:

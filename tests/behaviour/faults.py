@@ -5,11 +5,13 @@ from collections import deque
 from collections.abc import Sequence
 
 from stepfold_engine.errors import AppendUnknownError, LogFullError
-from stepfold_engine.log.base import EVENTS, JOURNAL, Batch, Bounds, Log, NewRecord
+from stepfold_engine.log.base import EVENTS, INBOX, JOURNAL, Batch, Bounds, Log, NewRecord
 
 
 class FaultyLog:
     """Passes everything on, but lets appends to the journal fail as ``faults`` say, in order.
+
+    Those to inboxes fail as ``inbox_faults`` say.
 
     * ``full``: refused, nothing written.
     * ``lost``: reported as unknown, never written.
@@ -24,6 +26,7 @@ class FaultyLog:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.faults: deque[str] = deque()
+        self.inbox_faults: deque[str] = deque()
         self.disk_full = False
         self.met: list[str] = []
         self._late: list[tuple[int, Sequence[NewRecord]]] = []
@@ -35,7 +38,8 @@ class FaultyLog:
         if self.disk_full and topic in (EVENTS, JOURNAL):
             await asyncio.sleep(0)
             raise LogFullError("no space left")
-        fault = self.faults.popleft() if topic == JOURNAL and self.faults else "ok"
+        faults = {JOURNAL: self.faults, INBOX: self.inbox_faults}.get(topic)
+        fault = faults.popleft() if faults else "ok"
         self.met.append(fault)
         match fault:
             case "full":

@@ -54,6 +54,62 @@ def test_appends_that_fail_in_any_way_lose_and_double_nothing(
         assert {"lost", "landed", "late"} & set(log.met)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_messages_between_partitions_are_each_taken_once_and_in_order(
+    seed: int, tmp_path: Path
+) -> None:
+    """S8, S37: appends to inboxes fail for a moment, land anyway, or are cut."""
+    chance = random.Random(seed)
+    ran: Counter[str] = Counter()
+    app = orders(ran)
+    with scenario(Variant("memory", False, 4), app, tmp_path) as s:
+        log = faulty(s)
+        kinds = ["lost", "landed", "cut", "ok", "ok", "ok"]
+        log.inbox_faults.extend(chance.choice(kinds) for _ in range(60))
+        for n in range(10):
+            s.send("t/order", {"n": n}, id=f"order-{n}")
+        s.until(lambda: len([r for r in s.of("order") if r.end]) == 10)
+        assert sorted(r.result[1] for r in s.of("order")) == [n * 2 for n in range(10)]
+        assert len(s.of("child")) == 10
+        assert set(ran.values()) == {1}
+        s.advance(60)
+        for state in s.node.states():
+            assert not any(state.unsent.values())
+
+
+def test_a_function_is_in_force_everywhere_when_its_declaration_is_answered(
+    tmp_path: Path,
+) -> None:
+    """S12: right after the answer, events go to every partition."""
+    app = stepfold.App("t")
+
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> int:
+        return int(ctx.event.data["n"])
+
+    with scenario(Variant("embedded", False, 4), app, tmp_path) as s:
+        for n in range(40):
+            s.send("t/go", {"n": n})
+        s.until(lambda: len([r for r in s.of("f") if r.end]) == 40)
+        assert {r.id[6] << 4 | r.id[7] >> 4 for r in s.of("f")} == {0, 1, 2, 3}
+
+
+def test_a_cancellation_that_was_read_before_its_run_began_counts(tmp_path: Path) -> None:
+    """S23: "created" lies in a partition that is read later than the one with "deleted"."""
+    app = stepfold.App("t")
+
+    @app.function("f", on="t/created", cancel_on=stepfold.CancelOn("t/deleted", match="data.user"))
+    async def f(ctx: stepfold.Context) -> None:
+        await ctx.step.sleep("wait", "1h")
+
+    with scenario(Variant("memory", False, 4), app, tmp_path) as s:
+        for user in range(12):
+            s.send("t/created", {"user": user})
+            s.send("t/deleted", {"user": user})
+        s.until(lambda: len([r for r in s.of("f") if r.end]) == 12)
+        assert {r.status for r in s.of("f")} == {"cancelled"}
+
+
 @pytest.mark.parametrize("variant", SMALL, ids=str)
 @pytest.mark.parametrize("after_s", [0.5, 30, 400, 700])
 def test_a_zombie_changes_nothing_that_anybody_folds(

@@ -8,6 +8,7 @@ new worker is made, the old one's reports are ignored, and every unfinished run 
 import asyncio
 import contextvars
 import json
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -129,6 +130,7 @@ class Journal:
         self.recorded = 0
         self.sessions = 0
         self.crashes = 0
+        self._recorded: deque[tuple[_Port, Run, list[Fact]]] = deque()
         self._context = contextvars.Context()
         self._new_worker()
 
@@ -281,10 +283,12 @@ class Journal:
             self.crash_after = 0
             self.later(0, self.crash)
             return
-        port = self.port
-        self.later(APPEND_S, lambda: self._deliver(port, run, facts))
+        # The loop may turn timers of the same moment round; facts come in the journal's order.
+        self._recorded.append((self.port, run, facts))
+        self.later(APPEND_S, self._deliver)
 
-    def _deliver(self, port: _Port, run: Run, facts: list[Fact]) -> None:
+    def _deliver(self) -> None:
+        port, run, facts = self._recorded.popleft()
         if port.journal is None:
             return
         if run.end is not None and not isinstance(run.end, entries.RunStopped):
