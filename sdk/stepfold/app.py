@@ -1,5 +1,6 @@
 """Apps: a set of durable functions under one id."""
 
+import logging
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
@@ -12,9 +13,12 @@ from stepfold.durations import Duration
 from stepfold.events import NewEvent, Sendable, listed
 from stepfold.function import Function, FunctionOptions
 from stepfold.options import CancelOn, Retry, Trigger
+from stepfold.scope import SCOPE
 from stepfold.sync import SyncContext
 
 R = TypeVar("R")
+
+_log = logging.getLogger("stepfold")
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ID_CHARS_MAX = 128
@@ -159,6 +163,12 @@ class App:
         elif name is not None or data is not None or id is not None or ts is not None:
             raise ValueError("give either an event, or its name, data, id and ts, not both")
         events = listed(event)
+        if SCOPE.get() is not None:
+            _log.warning(
+                "app.send(%r) in a durable function, outside its steps: when the run is replayed"
+                " it sends again; use ctx.step.send_event",
+                events[0].name if events else "",
+            )
         if self.engine is not None:
             return await self.engine.publish(events)
         if self._client is None:

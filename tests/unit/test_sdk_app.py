@@ -13,6 +13,7 @@ from stepfold import CancelOn, Context, Retry, SyncContext, Trigger, errors
 from stepfold.events import NewEvent
 from stepfold.fingerprint import fingerprint
 from stepfold_schemas import entries
+from tests.unit.sdk_journal import Journal
 
 
 async def nothing(_: Context) -> None:
@@ -213,6 +214,20 @@ def test_sending_goes_to_the_engine_in_this_process() -> None:
 
     asyncio.run(main())
     assert engine.got[-1] == NewEvent("e", {"n": 2}, "given")
+
+
+def test_sending_outside_a_step_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    app = stepfold.App("t")
+    app.engine = Engine()
+
+    @app.function("f")
+    async def f(_: Context) -> list[str]:
+        return await app.send(name="a/b")
+
+    assert f
+    with Journal(app) as journal:
+        assert journal.finish(journal.start("f")).result == ["id-a/b"]
+    assert "app.send('a/b') in a durable function" in caplog.text
 
 
 def test_the_public_names() -> None:
