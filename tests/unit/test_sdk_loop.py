@@ -94,8 +94,12 @@ def test_cancelled_callbacks_do_not_count(loop: VirtualLoop, host: Host) -> None
         handles[0].cancel()
 
     enter(host, loop, code())
-    for number in (1, 2):
-        loop.call_soon(lambda: handles[number].cancel())
+
+    def cancel(number: int) -> None:
+        handles[number].cancel()
+
+    loop.call_soon(cancel, 1)
+    loop.call_soon(cancel, 2)
     settle(loop, 1)
     assert host.scope.ready == 0
     assert host.turns >= 1
