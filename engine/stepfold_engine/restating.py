@@ -51,7 +51,9 @@ class Restating:
         self._rounds = list(owner.state.rounds)
         if owner.fold_from:
             self._rounds.append(RoundPlace(owner.fold_from, owner.state.round_at_ms))
-        self._begun_at_seq = owner.state.seq
+        # Counted over restarts: a process that never lives long must restate, too.
+        state = owner.state
+        self._begun_at_seq = 0 if state.round_open else state.round_at_seq
         self._cut = 0
 
     async def run(self) -> None:

@@ -168,6 +168,7 @@ def _cleared(state: Partition, e: SuspectsCleared, _: Decision) -> None:
 
 def _restated_partition(state: Partition, e: PartitionRestated, d: Decision) -> None:
     state.round, state.round_open, state.round_at_ms = e.round, True, d.at_ms
+    state.round_at_seq = d.seq
     state.rounds = list(e.rounds)
     for position in e.positions:
         state.positions.setdefault(

@@ -73,7 +73,8 @@ class Partition:
             are not known to lie in its inbox.
         taken: the number of the last message taken from each partition.
         places: seq to offset: from ``seq`` on, offset is at least seq + delta.
-        round: the number of the last round of restating that began, at ``round_at_ms``;
+        round: the number of the last round of restating that began, at ``round_at_ms``
+            and with decision ``round_at_seq``;
             ``round_open`` until it ends.
         rounds: the finished rounds before it at whose starts the journal may be cut.
     """
@@ -107,6 +108,7 @@ class Partition:
     round: int = 0
     round_open: bool = False
     round_at_ms: int = 0
+    round_at_seq: int = 0
     rounds: list[RoundPlace] = field(default_factory=list[RoundPlace])
 
     def knows(self, key: bytes) -> bool:
