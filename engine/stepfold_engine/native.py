@@ -142,6 +142,8 @@ class Native:
         state = owner.state.runs.get(key_of(run))
         if state is None or state.stopped or run in self._loading:
             return
+        if state.seqs[0] > owner.confirmed_seq:
+            return  # it has only been decided; it is started when that is confirmed
         if not self.serves(state.function):
             self.unserved.add(run)
             return
