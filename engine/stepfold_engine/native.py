@@ -39,6 +39,9 @@ _log = logging.getLogger("stepfold")
 
 _OF_ATTEMPTS = (AttemptSucceeded, AttemptFailed, AttemptRunning)
 
+UNCONFIRMED_S = 0.05
+"""When a run is looked at again whose history is still being written."""
+
 LOADS_AT_ONCE_MAX = 64
 """How many histories are read from the log at the same time."""
 
@@ -142,8 +145,10 @@ class Native:
         state = owner.state.runs.get(key_of(run))
         if state is None or state.stopped or run in self._loading:
             return
-        if state.seqs[0] > owner.confirmed_seq:
-            return  # it has only been decided; it is started when that is confirmed
+        if min(state.seqs) > owner.confirmed_seq:
+            # Its beginning, or the copy of it that a round made, has only been decided.
+            self._loop.call_later(UNCONFIRMED_S, self._wake_unless_live, owner, run)
+            return
         if not self.serves(state.function):
             self.unserved.add(run)
             return
@@ -154,6 +159,10 @@ class Native:
         assert self._tasks is not None, "bound before owners run"
         self._loading.add(run)
         self._tasks.create_task(self._load(owner, run))
+
+    def _wake_unless_live(self, owner: Owner, run: bytes) -> None:
+        if run not in self._sessions:
+            self.wake(owner, run)
 
     async def _load(self, owner: Owner, run: bytes) -> None:
         try:
