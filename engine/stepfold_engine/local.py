@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stepfold.app import App
 from stepfold.crew import WorkerSettings
+from stepfold.events import NewEvent, wall_ms, written
 from stepfold.worker import NativeWorker
 from stepfold_engine.clock import SystemClock
 from stepfold_engine.effects import Watcher
@@ -20,6 +21,18 @@ from stepfold_engine.native import Native
 from stepfold_engine.node import Node
 from stepfold_engine.settings import Settings
 from stepfold_schemas import codec
+
+
+class InProcess:
+    """The engine, as ``app.send`` in this process uses it (``stepfold.app.Publisher``)."""
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+
+    async def publish(self, events: Sequence[NewEvent]) -> list[str]:
+        """Append events durably; return their ids."""
+        now_ms = wall_ms()
+        return await self._native.publish([written(event, now_ms=now_ms) for event in events])
 
 
 @asynccontextmanager
@@ -61,6 +74,7 @@ async def running_app(
         )
         worker.run_in_thread()
         native.serves = lambda function: function in app.functions
+        app.engine = InProcess(native)
         return worker
 
     try:
@@ -74,4 +88,5 @@ async def running_app(
                 if worker is not None:
                     worker.close()
     finally:
+        app.engine = None
         await log.close()

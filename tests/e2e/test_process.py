@@ -109,3 +109,22 @@ def test_code_that_blocks_its_loop_delays_only_itself(
         go_on.set()
     report = [r.getMessage() for r in caplog.records if "test_process.py" in r.getMessage()]
     assert report, "the line that blocks is reported"
+
+
+def test_an_app_sends_events_to_the_engine_in_its_own_process(tmp_path: Path) -> None:
+    app = stepfold.App("own")
+
+    @app.function("f", on="own/go")
+    async def f(ctx: stepfold.Context) -> int:
+        return int(ctx.event.data["n"]) + 1
+
+    async def main() -> None:
+        ends = Ends()
+        async with running_app(app, tmp_path, watchers=[ends]):
+            assert len(await app.send(name="own/go", data={"n": 1}, id="one")) == 1
+            await app.send([{"name": "own/go", "data": {"n": 2}}])
+            await ends.reach(2)
+        assert sorted(map(str, ends.results)) == ["2", "3"]
+        assert app.engine is None
+
+    asyncio.run(main())

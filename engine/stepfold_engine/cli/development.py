@@ -14,7 +14,6 @@ from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVari
 
 from stepfold.app import App
 from stepfold.crew import WorkerSettings
-from stepfold.events import NewEvent, wall_ms, written
 from stepfold.worker import NativeWorker
 from stepfold_engine.cli.console import LiveLog
 from stepfold_engine.cli.loading import LoadError, Target, load
@@ -22,6 +21,7 @@ from stepfold_engine.clock import SystemClock
 from stepfold_engine.errors import EngineError, InvalidOptionError
 from stepfold_engine.expressions import compile_expression
 from stepfold_engine.history import History
+from stepfold_engine.local import InProcess
 from stepfold_engine.log.embedded import EmbeddedLog
 from stepfold_engine.matching import CelMatching
 from stepfold_engine.native import Native
@@ -55,18 +55,6 @@ class Options:
     reload: bool
     always_replay: bool
     event_keys: tuple[str, ...]
-
-
-class InProcess:
-    """The engine, as ``app.send`` in this process uses it (``stepfold.app.Publisher``)."""
-
-    def __init__(self, native: Native) -> None:
-        self._native = native
-
-    async def publish(self, events: Sequence[NewEvent]) -> list[str]:
-        """Append events durably; return their ids."""
-        now_ms = wall_ms()
-        return await self._native.publish([written(event, now_ms=now_ms) for event in events])
 
 
 class Development:
@@ -150,6 +138,7 @@ class Development:
         )
         worker.run_in_thread()
         self._worker = worker
+        self._app.engine = InProcess(native)
         return worker
 
     async def _drain(self) -> None:
