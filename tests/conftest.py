@@ -5,7 +5,7 @@ import pytest
 REAL_PARTS = {
     "process": "with real processes, killed with SIGKILL",
     "kafka": "with a real Kafka broker",
-    "sdk": "with an official Inngest SDK",
+    "inngest_sdk": "with an official Inngest SDK",
 }
 
 

@@ -22,7 +22,9 @@ async def read_decision(log: Log, owner: Owner, seq: int) -> tuple[int, Decision
     Raises:
         CorruptLogError: it is damaged, or no longer there.
     """
-    number, offset = owner.state.number, owner.state.offset_hint(seq)
+    number = owner.state.number
+    start = (await log.bounds(JOURNAL, number)).start
+    offset = max(start, owner.state.offset_hint(seq))
     while True:
         batch = await log.read(JOURNAL, number, offset, bytes_max=1)
         if not batch.records or batch.start > offset:

@@ -1,6 +1,7 @@
 """The acceptance rule, and fold(all) = fold(from a round): journals in, states out."""
 
 from stepfold_engine.core.apply import apply
+from stepfold_engine.core.decide.restate import begin_round
 from stepfold_engine.core.fold import begin, fold
 from stepfold_engine.core.partition import Partition
 from stepfold_schemas.entries import (
@@ -137,3 +138,19 @@ def test_apply_is_total_for_unknown_runs() -> None:
     state = Partition(0, 1)
     apply(state, decision(1, 1, completed("x"), SleepBegan(RUN, step_key("y"), "y", 5)))
     assert len(state.runs) == 0
+
+
+def test_a_fold_from_a_round_knows_where_older_decisions_lie() -> None:
+    before = [
+        claim(1),
+        decision(1, 1, started()),
+        claim(2),
+        decision(2, 2, completed("a")),
+        decision(2, 3, completed("b")),
+    ]
+    whole, _ = folded(*before)
+    restated = decision(2, 4, *begin_round(whole, []))
+    part = Partition(0, 1)
+    begin(part, restated)
+    assert fold(part, restated, 5)
+    assert [part.offset_hint(seq) for seq in (1, 2, 3, 4)] == [1, 3, 4, 5]

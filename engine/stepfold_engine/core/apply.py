@@ -182,8 +182,10 @@ def _restated_partition(state: Partition, e: PartitionRestated, d: Decision) -> 
         state.taken[counter.partition] = max(counter.number, state.taken.get(counter.partition, 0))
     if not state.incarnation:
         state.node, state.incarnation = e.node, e.incarnation
-    if not state.places:
-        state.places = [(place.seq, place.delta) for place in e.places]
+    # In a fold that begins here, only this record's own place is known so far.
+    first = state.places[0][0] if state.places else d.seq
+    older = [(place.seq, place.delta) for place in e.places if place.seq < first]
+    state.places = older + state.places
     if not state.trials.suspects:
         state.trials.unclean = max(state.trials.unclean, e.unclean)
         state.trials.width = e.width
