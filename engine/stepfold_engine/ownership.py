@@ -1,7 +1,7 @@
 """Ownership of a journal partition: recover it, claim it, read one's own claim back.
 
-The algorithm is DESIGN's fencing by the log's own order: a claim with a fresh nonce is appended
-with the next epoch; who reads the journal up to that claim and finds it accepted owns the
+The algorithm is fencing by the log's own order (ARCHITECTURE.md): a claim with a fresh nonce is
+appended with the next epoch; who reads the journal up to that claim and finds it accepted owns the
 partition until a claim with a higher epoch is accepted.
 """
 

@@ -1,4 +1,4 @@
-"""Appends that fail in every way, zombies, full disks, damage, unreadable input: DESIGN's table."""
+"""Appends that fail in every way, zombies, full disks, damage, unreadable input."""
 
 import asyncio
 import random
