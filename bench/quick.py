@@ -112,7 +112,8 @@ async def w1(bench: Bench, clients: int) -> dict[str, Any]:
 
 
 async def w3(bench: Bench, count: int = 200) -> dict[str, Any]:
-    starts, wakes = [], []
+    starts: list[float] = []
+    wakes: list[float] = []
     for n in range(count):
         event_id = f"w3-{n}"
         ended = bench.ended("first", event_id)

@@ -6,6 +6,7 @@ Every step's body writes a line to a file, so that the demo can show which ones 
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import stepfold
 
@@ -30,21 +31,21 @@ def note(order_id: str, step: str) -> None:
         os.close(file)
 
 
-async def validate(order: dict) -> dict:
+async def validate(order: dict[str, Any]) -> dict[str, Any]:
     note(order["order_id"], "validate")
     if order["amount"] <= 0:
         raise stepfold.NonRetriableError(f"order {order['order_id']}: amount {order['amount']}")
     return {"order_id": order["order_id"], "amount": order["amount"]}
 
 
-async def reserve(order: dict) -> dict:
+async def reserve(order: dict[str, Any]) -> dict[str, Any]:
     note(order["order_id"], "reserve")
     await asyncio.sleep(0.01)
     return {"shelf": sum(order["order_id"].encode()) % 40}
 
 
 @stepfold.step(retries=4, timeout="5s")
-async def charge(order: dict) -> dict:
+async def charge(order: dict[str, Any]) -> dict[str, Any]:
     note(order["order_id"], "charge")
     await asyncio.sleep(0.02)
     flaky = int(order["order_id"].split("-")[1]) % 10 == 3
@@ -53,14 +54,14 @@ async def charge(order: dict) -> dict:
     return {"payment": f"pay-{order['order_id']}"}
 
 
-def ship(order: dict, shelf: int) -> dict:
+def ship(order: dict[str, Any], shelf: int) -> dict[str, Any]:
     """A plain function works the same: it runs in a thread."""
     note(order["order_id"], "ship")
     return {"parcel": f"{order['order_id']}-from-{shelf}"}
 
 
 @app.function("fulfil-order", on="shop/order.created")
-async def fulfil_order(ctx: stepfold.Context) -> dict:
+async def fulfil_order(ctx: stepfold.Context) -> dict[str, Any]:
     order = await ctx.step.run("validate", validate, ctx.event.data)
     stock, payment = await asyncio.gather(
         ctx.step.run("reserve", reserve, order),
@@ -81,7 +82,7 @@ async def fulfil_order(ctx: stepfold.Context) -> dict:
 
 
 @fulfil_order.on_failure
-async def refuse_order(ctx: stepfold.Context) -> dict:
+async def refuse_order(ctx: stepfold.Context) -> dict[str, Any]:
     order = ctx.event.data["event"]["data"]
 
     async def tell_customer() -> str:

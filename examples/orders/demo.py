@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from stepfold import Client
 
@@ -33,7 +40,7 @@ console = Console()
 
 def write_orders() -> list[dict[str, Any]]:
     """Write the file of orders, one JSON object a line; one of them is poisoned."""
-    orders = []
+    orders: list[dict[str, Any]] = []
     for number in range(ORDERS):
         amount = -1 if number == POISONED else 10 + number * 37 % 990
         orders.append({"order_id": f"order-{number}", "amount": amount})
@@ -107,14 +114,14 @@ def ended() -> int:
     return len({line.split()[0] for line in lines if " ship " in line or "tell-customer" in line})
 
 
-def watch(progress: Progress, task: object, until: int, deadline: float) -> None:
+def watch(progress: Progress, task: TaskID, until: int, deadline: float) -> None:
     """Show progress until so many orders have ended."""
     while (count := ended()) < until:
-        progress.update(task, completed=count)  # type: ignore[arg-type]  # a TaskID
+        progress.update(task, completed=count)
         if time.monotonic() > deadline:
             raise SystemExit(f"only {count} of {until} orders ended in time; see .demo/engine.log")
         time.sleep(0.2)
-    progress.update(task, completed=ended())  # type: ignore[arg-type]  # a TaskID
+    progress.update(task, completed=ended())
 
 
 def check(orders: list[dict[str, Any]]) -> bool:

@@ -65,7 +65,7 @@ def test_sleep_until_a_date_a_text_and_a_past_time(running: Running) -> None:
         (lambda c: c.step.sleep("nap", 1.5), "1.5s"),
         (lambda c: c.step.sleep("nap", "5 parsecs"), "parsecs"),
         (lambda c: c.step.sleep("nap", "367d"), "366 days"),
-        (lambda c: c.step.sleep_until("nap", datetime(2030, 1, 1)), "UTC"),  # noqa: DTZ001
+        (lambda c: c.step.sleep_until("nap", datetime(2030, 1, 1)), "UTC"),  # noqa: DTZ001 - no zone
     ],
 )
 def test_a_bad_duration_fails_with_what_to_write_instead(

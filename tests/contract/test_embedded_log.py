@@ -300,7 +300,7 @@ def test_what_is_kept_in_memory_is_bounded(tmp_path: Path) -> None:
         log = opened(tmp_path)
         for i in range(12):
             await log.append(EVENTS, 0, [NewRecord(b"%d " % i + b"x" * (1 << 20))])
-        tail = log._ends[EVENTS, 0].tail  # pyright: ignore[reportPrivateUsage]
+        tail = log._ends[EVENTS, 0].tail
         assert sum(len(r.value) for r in tail) <= TAIL_BYTES_MAX
         for i in range(12):
             batch = await log.read(EVENTS, 0, i, bytes_max=1)
