@@ -10,7 +10,7 @@ from stepfold_engine.core.decide.timers import Retry
 from stepfold_engine.core.inputs import LookbackEnded
 from stepfold_engine.facts import facts_of
 from stepfold_engine.native import Native
-from stepfold_engine.owner import Entries, Owner
+from stepfold_engine.owner import Owner
 from stepfold_engine.senders import Sender
 from stepfold_schemas.entries import (
     Decision,
@@ -158,8 +158,3 @@ def pending(owner: Owner) -> list[bytes]:
         if run is not None and not waits:
             found.append(run.id)
     return found
-
-
-def record(owner: Owner, entries: list[Entry]) -> None:
-    """Have these entries recorded."""
-    owner.submit(Entries(lambda _: entries))

@@ -35,6 +35,17 @@ class InProcess:
         return await self._native.publish([written(event, now_ms=now_ms) for event in events])
 
 
+def threaded_worker(app: App, native: Native, settings: Settings) -> NativeWorker:
+    """Return a worker of an app's functions on a thread of its own; ``app.send`` goes to it."""
+    given = WorkerSettings(
+        always_replay=settings.always_replay, outcome_bytes_max=settings.outcome_bytes_max
+    )
+    worker = NativeWorker(app.functions, native, decode_event=codec.decode_event, settings=given)
+    worker.run_in_thread()
+    app.engine = InProcess(native)
+    return worker
+
+
 @asynccontextmanager
 async def running_app(
     app: App,
@@ -66,15 +77,8 @@ async def running_app(
 
     def make(native: Native) -> NativeWorker:
         nonlocal worker
-        given = WorkerSettings(
-            always_replay=settings.always_replay, outcome_bytes_max=settings.outcome_bytes_max
-        )
-        worker = NativeWorker(
-            app.functions, native, decode_event=codec.decode_event, settings=given
-        )
-        worker.run_in_thread()
+        worker = threaded_worker(app, native, settings)
         native.serves = lambda function: function in app.functions
-        app.engine = InProcess(native)
         return worker
 
     try:

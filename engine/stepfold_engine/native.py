@@ -200,15 +200,6 @@ class Native:
         _log.error("run %s is stopped, its journal is damaged: %s", run.id.hex(), why)
         owner.stop_run(run.id, {"reason": "damaged", "message": why})
 
-    def restart_all(self) -> None:
-        """Start every live run again, on the functions that the worker has now."""
-        for run in list(self._sessions):
-            self._sessions.pop(run)
-            owner = self.owners.get(home_of(run))
-            if owner is not None:
-                self.wake(owner, run)
-        self.start_unserved()
-
     def start_unserved(self) -> None:
         """Start the runs that waited for a process that has their function."""
         for run in sorted(self.unserved):

@@ -13,7 +13,6 @@ from rich.text import Text
 from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType] - names a type of trio, which is not installed
 
 from stepfold.app import App
-from stepfold.crew import WorkerSettings
 from stepfold.worker import NativeWorker
 from stepfold_engine.cli.console import LiveLog
 from stepfold_engine.cli.loading import LoadError, Target, load
@@ -21,7 +20,7 @@ from stepfold_engine.clock import SystemClock
 from stepfold_engine.errors import EngineError, InvalidOptionError
 from stepfold_engine.expressions import compile_expression
 from stepfold_engine.history import History
-from stepfold_engine.local import InProcess
+from stepfold_engine.local import InProcess, threaded_worker
 from stepfold_engine.log.embedded import EmbeddedLog
 from stepfold_engine.matching import CelMatching
 from stepfold_engine.native import Native
@@ -31,7 +30,6 @@ from stepfold_engine.wire.api import build_app
 from stepfold_engine.wire.live import LiveFeed
 from stepfold_engine.wire.replies import release
 from stepfold_engine.wire.server import listen, serving
-from stepfold_schemas import codec
 from stepfold_schemas.entries import FunctionSpec
 
 _log = logging.getLogger("stepfold")
@@ -125,21 +123,9 @@ class Development:
     # Functions.
 
     def _make_worker(self, native: Native) -> NativeWorker:
-        node, settings = self._node, self._node.settings
-        node.native.serves = lambda function: function in self._app.functions
-        worker = NativeWorker(
-            self._app.functions,
-            native,
-            decode_event=codec.decode_event,
-            settings=WorkerSettings(
-                always_replay=settings.always_replay,
-                outcome_bytes_max=settings.outcome_bytes_max,
-            ),
-        )
-        worker.run_in_thread()
-        self._worker = worker
-        self._app.engine = InProcess(native)
-        return worker
+        native.serves = lambda function: function in self._app.functions
+        self._worker = threaded_worker(self._app, native, self._node.settings)
+        return self._worker
 
     async def _drain(self) -> None:
         """Let attempts that are running end, for a few seconds; then drop all code."""

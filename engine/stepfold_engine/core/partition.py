@@ -120,10 +120,6 @@ class Partition:
         ids = {i for p in patterns_of(name) for i in self.by_trigger.get(p, ())}
         return [self.functions[i] for i in sorted(ids)]
 
-    def wants(self, name: str) -> bool:
-        """Say whether an event of this name means anything to this partition but as its home."""
-        return self.waits.wants(name)
-
     def offset_hint(self, seq: int) -> int:
         """Return an offset of the journal at or before the record with this seq."""
         for first, delta in reversed(self.places):

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from stepfold_engine.errors import RecordTooLargeError
+
 EVENTS = "events"
 INBOX = "inbox"
 JOURNAL = "journal"
@@ -69,6 +71,19 @@ class Batch:
     records: list[Record]
     next_offset: int
     start: int
+
+
+def check_sizes(topic: str, partition: int, records: Sequence[NewRecord]) -> None:
+    """Refuse records that are larger than any log takes.
+
+    Raises:
+        RecordTooLargeError: one of them is; the message names its size and the limit.
+    """
+    for record in records:
+        size = len(record.value) + len(record.key)
+        if size > RECORD_BYTES_MAX:
+            text = f"{topic}/{partition}: a record of {size} bytes; the limit is"
+            raise RecordTooLargeError(f"{text} {RECORD_BYTES_MAX}")
 
 
 class Log(Protocol):

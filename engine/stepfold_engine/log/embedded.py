@@ -25,19 +25,18 @@ from stepfold_engine.errors import (
     CorruptLogError,
     LogError,
     LogFullError,
-    RecordTooLargeError,
 )
 from stepfold_engine.log import tables, wal
 from stepfold_engine.log.base import (
     EVENTS,
     INBOX,
     JOURNAL,
-    RECORD_BYTES_MAX,
     TOPICS,
     Batch,
     Bounds,
     NewRecord,
     Record,
+    check_sizes,
 )
 from stepfold_engine.log.lock import FolderLock
 from stepfold_engine.log.space import Space
@@ -248,11 +247,7 @@ class EmbeddedLog:
             self._known((topic, partition))
         except LogError as error:
             raise AppendRefusedError(str(error)) from error
-        for record in records:
-            size = len(record.value) + len(record.key)
-            if size > RECORD_BYTES_MAX:
-                text = f"{topic}/{partition}: a record of {size} bytes"
-                raise RecordTooLargeError(f"{text}; the limit is {RECORD_BYTES_MAX}")
+        check_sizes(topic, partition, records)
         if self._space.full:
             if not self._busy:
                 self._space.look()

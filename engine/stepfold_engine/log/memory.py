@@ -5,14 +5,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from stepfold_engine.errors import AppendRefusedError, LogError, RecordTooLargeError
+from stepfold_engine.errors import AppendRefusedError, LogError
 from stepfold_engine.log.base import (
-    RECORD_BYTES_MAX,
     TOPICS,
     Batch,
     Bounds,
     NewRecord,
     Record,
+    check_sizes,
 )
 
 
@@ -54,11 +54,7 @@ class MemoryLog:
             found = self._known(topic, partition)
         except LogError as error:
             raise AppendRefusedError(str(error)) from error
-        for record in records:
-            size = len(record.value) + len(record.key)
-            if size > RECORD_BYTES_MAX:
-                text = f"{topic}/{partition}: a record of {size} bytes, the limit is"
-                raise RecordTooLargeError(f"{text} {RECORD_BYTES_MAX}")
+        check_sizes(topic, partition, records)
         base, at_ms = found.end, max(self._now_ms(), found.last_ms)
         found.last_ms = at_ms
         for i, r in enumerate(records):
