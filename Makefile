@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SEEDS ?= :1000
+ROUNDS ?= 20
+MINUTES ?= 60
 
-.PHONY: help demo test test-quick check lint bench-quick bench-log bench-recovery clean
+.PHONY: help demo test test-quick check lint simulate mutants chaos soak bench-quick bench-log bench-recovery clean
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -32,6 +35,18 @@ lint: $(READY) ## Check format, style, types and the layers.
 	$(BIN)/lint-imports
 
 check: lint test ## What CI runs.
+
+simulate: $(READY) ## Simulate the whole engine under faults: SEEDS=FROM:TO, a count as :N, or one seed.
+	$(BIN)/python -W ignore -m tests.simulation $(SEEDS)
+
+mutants: $(READY) ## Plant bugs in the engine; say how many seeds it takes to catch each.
+	$(BIN)/python -W ignore -m tests.simulation.mutants
+
+chaos: $(READY) ## Kill, stop, fill, tear, lose power, ROUNDS times: is anything lost or doubled? SEED=N.
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: $(READY) ## Load steadily for MINUTES: does memory, or anything else, grow?
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(ARGS)
 
 bench-quick: $(READY) ## Measure W1, W3 and W5 in about two minutes.
 	$(BIN)/python -m bench.quick

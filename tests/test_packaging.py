@@ -26,6 +26,8 @@ def test_the_wheel_installs_alone_and_the_command_says_what_is_missing(tmp_path:
         "stepfold_schemas",
     }
     assert [n for n in names if n.endswith("py.typed")]
+    (entry_points,) = [n for n in names if n.endswith("entry_points.txt")]
+    assert b"stepfold.pytest_plugin" in zipfile.ZipFile(wheel).read(entry_points)
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     python = str(venv / "bin" / "python")

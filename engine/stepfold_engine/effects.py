@@ -1,11 +1,11 @@
 """Effects: what a confirmed decision makes happen, for all partitions of this process."""
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from stepfold.port import Fact
+from stepfold_engine.answers import Answers
 from stepfold_engine.core.decide.timers import Retry
 from stepfold_engine.core.inputs import LookbackEnded
 from stepfold_engine.facts import facts_of
@@ -43,10 +43,6 @@ class Lookbacks(Protocol):
         """Search the log for an event that this wait may have missed."""
         ...
 
-    def for_run(self, owner: Owner, entry: RunStarted) -> bool:
-        """Search for an earlier cancellation; False if there can be none."""
-        ...
-
     def search_on(self, owner: Owner, ended: LookbackEnded) -> None:
         """Go on with a search up to what was read meanwhile."""
         ...
@@ -63,12 +59,16 @@ class Watcher(Protocol):
 class ProcessEffects:
     """Performs what owners' decisions ask for (``owner.Effects``)."""
 
-    def __init__(self, native: Native, lookbacks: Lookbacks) -> None:
-        self.native, self._lookbacks = native, lookbacks
+    def __init__(self, native: Native, lookbacks: Lookbacks, answers: Answers) -> None:
+        self.native, self._lookbacks, self._answers = native, lookbacks, answers
         self.senders: dict[tuple[int, int], Sender] = {}
-        self.answers: dict[bytes, asyncio.Future[RequestAnswered]] = {}
         self.watchers: list[Watcher] = []
         self.trial_ended: Callable[[Owner], None] = lambda _: None
+
+    def leave(self, partition: int) -> None:
+        """Send nothing more of a partition that was lost."""
+        for which in [which for which in self.senders if which[0] == partition]:
+            del self.senders[which]
 
     def search_on(self, owner: Owner, ended: LookbackEnded) -> None:
         """Search the log from where a look-back ended up to what was read meanwhile."""
@@ -106,10 +106,8 @@ class ProcessEffects:
                 sender = self.senders.get((owner.state.number, destination))
                 if sender is not None:
                     sender.confirm(number)
-            case RequestAnswered(request=request):
-                waiting = self.answers.get(request)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(entry)
+            case RequestAnswered():
+                self._answers.arrived(entry)
             case WaitBegan(since_ms=since_ms) if since_ms:
                 self._lookbacks.for_wait(owner, entry)
             case SuspectsResumed(runs=runs):
@@ -130,8 +128,10 @@ class ProcessEffects:
         elif isinstance(last, RunStopped):
             self.native.stop(run)
         elif isinstance(last, RunAttemptFailed):
-            # Its code has ended; the next attempt begins with a timer.
+            # Its code has ended; the next attempt begins with a timer, which may have fired before
+            # this was confirmed.
             self.native.forget(run)
+            self.native.wake(owner, run)
         elif isinstance(last, RunResumed):
             self.native.wake(owner, run)
         else:
@@ -143,8 +143,6 @@ class ProcessEffects:
         run = owner.state.runs.get(key_of(entry.run))
         if run is None or entry.due_ms:
             return
-        if entry.cancellations and self._lookbacks.for_run(owner, entry):
-            return
         self.native.start(owner, run, facts)
 
 
@@ -154,7 +152,6 @@ def pending(owner: Owner) -> list[bytes]:
     found: list[bytes] = []
     for key in owner.state.runs.active_keys():
         run = owner.state.runs.get(key)
-        waits = run is None or run.retry_at_ms > now_ms or (not run.begun and run.due_ms > now_ms)
-        if run is not None and not waits:
+        if run is not None and run.waits_until_ms <= now_ms:
             found.append(run.id)
     return found

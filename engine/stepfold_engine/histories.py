@@ -1,13 +1,14 @@
 """Histories: a run's facts, read back from the journal."""
 
 from stepfold.port import Fact
-from stepfold_engine.core.fold import claim_in
+from stepfold_engine.core.fold import Cursor, claim_in, follow
 from stepfold_engine.core.run import Run
 from stepfold_engine.errors import CorruptLogError
 from stepfold_engine.facts import facts_of
-from stepfold_engine.log.base import JOURNAL, Log
+from stepfold_engine.log.base import JOURNAL, Log, Record
 from stepfold_engine.owner import Owner
 from stepfold_schemas import codec
+from stepfold_schemas.codec import UndecodableError
 from stepfold_schemas.entries import Decision
 from stepfold_schemas.ids import key_of
 
@@ -15,29 +16,56 @@ from stepfold_schemas.ids import key_of
 async def read_decision(log: Log, owner: Owner, seq: int) -> tuple[int, Decision]:
     """Read the accepted decision with this seq; return it with its offset.
 
-    Its offset is known as a lower bound: void records may lie before it. Among records with the
-    same seq the accepted one is that of the highest epoch, since a newer term's decisions come
-    only after a claim that voids the older's.
+    Where it lies is known from the partition's places, or follows from the journal behind a place
+    that is known: records that do not count may bear the same seq.
 
     Raises:
         CorruptLogError: it is damaged, or no longer there.
     """
     number = owner.state.number
     start = (await log.bounds(JOURNAL, number)).start
-    offset = max(start, owner.state.offset_hint(seq))
+    found = owner.state.places.find(seq)
+    if found is not None and found.at >= start:
+        batch = await log.read(JOURNAL, number, found.at, bytes_max=1)
+        for record in batch.records[:1]:
+            decision = _decoded(number, record)
+            if record.offset == found.at and decision.seq == seq and claim_in(decision) is None:
+                return record.offset, decision
+    # A journal begins with a round, whose first record counts.
+    return await _follow_to(log, number, start if found is None else max(start, found.offset), seq)
+
+
+async def _follow_to(log: Log, number: int, offset: int, seq: int) -> tuple[int, Decision]:
+    """Find a decision by following the journal from an offset whose record counts."""
+    cursor: Cursor | None = None
     while True:
-        batch = await log.read(JOURNAL, number, offset, bytes_max=1)
+        batch = await log.read(JOURNAL, number, offset)
         if not batch.records or batch.start > offset:
-            text = f"the record with seq {seq} is missing from the journal"
-            raise CorruptLogError(JOURNAL, number, offset, text)
-        record = batch.records[0]
-        decision = codec.decode_decision(record.value)
-        if decision.seq == seq and claim_in(decision) is None:
-            return record.offset, decision
-        if decision.seq > seq:
-            text = f"the record with seq {seq} is missing from the journal"
-            raise CorruptLogError(JOURNAL, number, offset, text)
-        offset = record.offset + 1
+            raise _missing(number, offset, seq)
+        for record in batch.records:
+            decision = _decoded(number, record)
+            if cursor is None:
+                claims = claim_in(decision) is not None
+                cursor = Cursor(decision.epoch - claims, decision.seq - 1 + claims)
+            if not follow(cursor, decision) or claim_in(decision) is not None:
+                continue
+            if decision.seq == seq:
+                return record.offset, decision
+            if decision.seq > seq:
+                raise _missing(number, record.offset, seq)
+        offset = batch.next_offset
+
+
+def _decoded(number: int, record: Record) -> Decision:
+    try:
+        return codec.decode_decision(record.value)
+    except UndecodableError as error:
+        raise CorruptLogError(JOURNAL, number, record.offset, str(error)) from error
+
+
+def _missing(number: int, offset: int, seq: int) -> CorruptLogError:
+    text = f"the record with seq {seq} is missing from the journal"
+    return CorruptLogError(JOURNAL, number, offset, text)
 
 
 async def read_history(log: Log, owner: Owner, run: Run, through: int) -> list[Fact]:
@@ -46,10 +74,21 @@ async def read_history(log: Log, owner: Owner, run: Run, through: int) -> list[F
     Raises:
         CorruptLogError: one of them is damaged, or no longer there.
     """
-    key = key_of(run.id)
+    while True:
+        seqs = list(run.seqs)
+        try:
+            return await _facts(log, owner, run.id, [seq for seq in seqs if seq <= through])
+        except CorruptLogError:
+            # A round may have copied the history, and cut the log behind it, while it was read.
+            now = owner.state.runs.get(key_of(run.id))
+            if now is None or now.seqs[: len(seqs)] == seqs:
+                raise
+            run = now
+
+
+async def _facts(log: Log, owner: Owner, run: bytes, seqs: list[int]) -> list[Fact]:
     facts: list[Fact] = []
-    for seq in run.seqs:
-        if seq <= through:
-            _, decision = await read_decision(log, owner, seq)
-            facts.extend(fact for of, fact in facts_of(decision) if key_of(of) == key)
+    for seq in seqs:
+        _, decision = await read_decision(log, owner, seq)
+        facts.extend(fact for of, fact in facts_of(decision) if key_of(of) == key_of(run))
     return facts

@@ -9,13 +9,14 @@ is seen live.
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from stepfold_engine.core.inputs import EventArrived, LookbackEnded
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.patterns import matches
 from stepfold_engine.core.run import Run
-from stepfold_engine.errors import LogError
+from stepfold_engine.errors import FencedError, LogError
 from stepfold_engine.log.base import EVENTS, Log, Record
 from stepfold_engine.owner import Owner
 from stepfold_engine.readers import event_of
@@ -27,6 +28,7 @@ from stepfold_schemas.ids import key_of
 _log = logging.getLogger("stepfold")
 
 RETRY_S = 1.0
+NEVER_MS = 1 << 62
 
 
 class LogLookbacks:
@@ -35,7 +37,7 @@ class LogLookbacks:
     def __init__(self, log: Log, matching: Matching, events: int) -> None:
         self._log, self._matching, self._partitions = log, matching, events
         self._tasks: asyncio.TaskGroup | None = None
-        self.wake: Callable[[Owner, bytes], None] = lambda _owner, _run: None
+        self.looked_back: Callable[[Owner, bytes], None] = lambda _owner, _run: None
 
     def bind(self, tasks: asyncio.TaskGroup) -> None:
         """Use this group for the searches."""
@@ -43,7 +45,7 @@ class LogLookbacks:
 
     def for_wait(self, owner: Owner, entry: WaitBegan) -> None:
         """Search the log for an event that this wait may have missed."""
-        self._start(owner, entry.run, entry.step, [entry.condition], entry.since_ms)
+        self._start(owner, entry.run, entry.step, [(entry.condition, NEVER_MS)], entry.since_ms)
 
     def for_run(self, owner: Owner, entry: RunStarted) -> bool:
         """Search for a cancellation older than the run; False if there can be none.
@@ -54,7 +56,7 @@ class LogLookbacks:
         if self._partitions == 1:
             return False
         event = event_time(entry)
-        conditions = [c.condition for c in entry.cancellations]
+        conditions = [(c.condition, c.expires_ms) for c in entry.cancellations]
         self._start(owner, entry.run, b"", conditions, event)
         return True
 
@@ -62,7 +64,7 @@ class LogLookbacks:
         """Begin again the searches that were under way when a partition was recovered."""
         for operation in run.operations.values():
             if operation.held and operation.condition is not None:
-                conditions = [operation.condition]
+                conditions = [(operation.condition, NEVER_MS)]
                 self._start(owner, run.id, operation.step, conditions, operation.since_ms)
 
     def search_on(self, owner: Owner, ended: LookbackEnded) -> None:
@@ -71,7 +73,7 @@ class LogLookbacks:
         operation = run.operations.get(ended.step) if run is not None else None
         if operation is None or operation.condition is None:
             return
-        conditions, since_ms = [operation.condition], operation.since_ms
+        conditions, since_ms = [(operation.condition, NEVER_MS)], operation.since_ms
         self._start(owner, ended.run, ended.step, conditions, since_ms, dict(ended.through))
 
     def _start(
@@ -79,7 +81,7 @@ class LogLookbacks:
         owner: Owner,
         run: bytes,
         step: bytes,
-        conditions: list[Condition],
+        conditions: list[tuple[Condition, int]],
         since_ms: int,
         begins: dict[int, int] | None = None,
     ) -> None:
@@ -96,8 +98,9 @@ class LogLookbacks:
         else:
             owner.submit(LookbackEnded(run, step, found.raw, found.id, found.event.name))
         if not step:
-            await owner.settled()
-            self.wake(owner, run)
+            with suppress(FencedError):
+                await owner.settled()
+            self.looked_back(owner, run)
 
     async def _search(self, owner: Owner, search: "_Search") -> EventArrived | None:
         """Return the earliest event, by append time, that one of the conditions means."""
@@ -137,7 +140,11 @@ class LogLookbacks:
         self, owner: Owner, search: "_Search", record: Record, partition: int
     ) -> EventArrived | None:
         name = dict(record.headers).get("name", b"").decode(errors="replace")
-        wanted = [c for c in search.conditions if not name or matches(c.event, name)]
+        wanted = [
+            condition
+            for condition, until_ms in search.conditions
+            if record.at_ms < until_ms and (not name or matches(condition.event, name))
+        ]
         if not wanted:
             return None
         try:
@@ -156,11 +163,14 @@ class LogLookbacks:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """What is searched for, and where: from ``begins``, or a time, to ``ends``."""
+    """What is searched for, and where: from ``begins``, or a time, to ``ends``.
+
+    Each condition counts for events that were appended before a time.
+    """
 
     run: bytes
     step: bytes
-    conditions: list[Condition]
+    conditions: list[tuple[Condition, int]]
     since_ms: int
     begins: dict[int, int]
     ends: dict[int, int]

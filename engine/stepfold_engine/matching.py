@@ -31,8 +31,15 @@ class CelMatching:
             return False
 
     def key(self, expression: str, event: Mapping[str, object]) -> str:
-        """Return the value of a key expression as canonical text."""
-        return canonical(compile_expression(expression).value(event))
+        """Return the value of a key expression as canonical text.
+
+        Raises:
+            InvalidOptionError: it has none for this event.
+        """
+        found = canonical(compile_expression(expression).value(event))
+        if not found:
+            raise InvalidOptionError(f"the key {expression!r} is no JSON value for this event")
+        return found
 
     def term_value(self, event: Mapping[str, object], path: str) -> str:
         """Return the canonical text of the value at a dotted path of an event."""

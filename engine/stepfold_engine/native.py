@@ -11,6 +11,7 @@ Rules:
 """
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -25,7 +26,7 @@ from stepfold_engine.histories import read_history
 from stepfold_engine.log.base import Log
 from stepfold_engine.owner import Owner
 from stepfold_schemas import codec
-from stepfold_schemas.entries import Operation
+from stepfold_schemas.entries import Operation, RunStarted
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import home_of, key_of
 from stepfold_schemas.reports import (
@@ -59,17 +60,31 @@ class Native:
         self.owners: dict[int, Owner] = {}
         self.worker: Worker | None = None
         self.serves: Callable[[str], bool] = lambda _: False
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._context = asyncio.get_running_loop(), contextvars.copy_context()
         self._tasks: asyncio.TaskGroup | None = None
         self._sessions: dict[bytes, int] = {}
         self._last_session = 0
         self._events: dict[bytes, list[bytes]] = {}
-        self._loading: set[bytes] = set()
+        self._left: dict[int, set[bytes]] = {}
+        self._loading: dict[bytes, Owner] = {}
         self._loads = asyncio.Semaphore(LOADS_AT_ONCE_MAX)
         self._incoming: deque[tuple[bytes, int, Sequence[ReportItem] | None]] = deque()
         self._woken = False
         self.unserved: set[bytes] = set()
         self.held = False
+        self._closed = False
+        self._kept_back: set[bytes] = set()
+        self.look_back: Callable[[Owner, RunStarted], bool] = lambda _owner, _entry: False
+        self._looking_back: dict[bytes, bool] = {}
+
+    def close(self) -> None:
+        """Start no more runs: the process stops."""
+        self._closed = True
+
+    def owns(self, owner: Owner) -> None:
+        """Take a partition's runs from now on."""
+        self.owners[owner.state.number] = owner
+        self._left.pop(owner.state.number, None)
 
     def bind(self, tasks: asyncio.TaskGroup) -> None:
         """Use this group for the tasks that read histories."""
@@ -83,7 +98,7 @@ class Native:
 
     def deliver(self, owner: Owner, run: bytes, facts: list[Fact]) -> None:
         """Give a run confirmed facts, waking it if need be."""
-        if run in self._loading:
+        if self._loading.get(run) is owner:
             return
         if run in self._sessions and self.worker is not None:
             self.worker.deliver(run, facts)
@@ -92,7 +107,7 @@ class Native:
 
     def retry(self, owner: Owner, run: bytes, step: bytes, attempt: int) -> None:
         """Let a step's next attempt begin, waking the run if need be."""
-        if run in self._loading:
+        if self._loading.get(run) is owner:
             return
         if run in self._sessions and self.worker is not None:
             self.worker.retry(run, step, attempt)
@@ -103,6 +118,7 @@ class Native:
         """The run has ended: drop its code."""
         self.unserved.discard(run)
         self._events.pop(run, None)
+        self._looking_back.pop(run, None)
         if self._sessions.pop(run, None) is not None and self.worker is not None:
             self.worker.stop(run)
 
@@ -110,8 +126,32 @@ class Native:
         """The run's code is no longer in the worker, and nothing is to be done about it."""
         self._sessions.pop(run, None)
 
+    def leave(self, partition: int) -> None:
+        """A partition was lost: drop the code of its runs.
+
+        Attempts that are under way go on: if it is won back, their outcomes are offered again.
+        """
+        self.owners.pop(partition, None)
+        for run in [run for run in self._sessions if home_of(run) == partition]:
+            del self._sessions[run]
+            self._events.pop(run, None)
+            self._left.setdefault(partition, set()).add(run)
+            if self.worker is not None:
+                self.worker.leave(run)
+        self.unserved = {run for run in self.unserved if home_of(run) != partition}
+        for run in [run for run in self._looking_back if home_of(run) == partition]:
+            del self._looking_back[run]
+
+    def give_up(self, partition: int) -> None:
+        """A partition that was lost belongs to somebody else: end what still goes on for it."""
+        for run in sorted(self._left.pop(partition, ())):
+            if self.worker is not None:
+                self.worker.stop(run)
+
     def start(self, owner: Owner, run: Run, facts: list[Fact]) -> None:
         """Give a run's code to the worker, with its whole history."""
+        if self.owners.get(owner.state.number) is not owner:
+            return
         first = started_in(facts)
         if first is None:
             self._damaged(owner, run, "its beginning is missing")
@@ -121,13 +161,17 @@ class Native:
             return
         trial = owner.state.trials.running
         if self.held and key_of(run.id) not in trial:
+            self._kept_back.add(run.id)
+            return
+        if run.cancellations and not run.begun and self._looks_back(owner, first):
             return
         self.unserved.discard(run.id)
         self._last_session += 1
         self._sessions[run.id] = self._last_session
         self._events[run.id] = first.events
         now_ms = owner.now_ms()
-        due = {o.step: o.attempt + 1 for o in run.operations.values() if _is_due(o, now_ms)}
+        operations = run.operations.values()
+        due = {o.step: number for o in operations if (number := _due_attempt(o, now_ms))}
         brief = RunBrief(
             run.id,
             run.function,
@@ -140,24 +184,42 @@ class Native:
         )
         self.worker.start(brief, facts)
 
+    def _looks_back(self, owner: Owner, first: RunStarted) -> bool:
+        """Search for what cancelled the run before it started; its code waits for that."""
+        run = first.run
+        if run in self._looking_back:
+            return not self._looking_back[run]
+        found = self.look_back(owner, first)
+        self._looking_back[run] = not found
+        return found
+
+    def looked_back(self, owner: Owner, run: bytes) -> None:
+        """The search is over, and what it found is recorded."""
+        self._looking_back[run] = True
+        self.wake(owner, run)
+
     def wake(self, owner: Owner, run: bytes) -> None:
         """Start a run with its history, from memory if recovery kept it, else from the log."""
-        state = owner.state.runs.get(key_of(run))
-        if state is None or state.stopped or run in self._loading:
+        if self._closed or self.owners.get(owner.state.number) is not owner:
             return
-        if min(state.seqs) > owner.confirmed_seq:
+        state = owner.state.runs.get(key_of(run))
+        if state is None or state.stopped or self._loading.get(run) is owner:
+            return
+        if state.waits_until_ms > owner.now_ms():
+            return  # a timer wakes it; what happened meanwhile is in its history then
+        if state.seqs[0] > owner.confirmed_seq:
             # Its beginning, or the copy of it that a round made, has only been decided.
             self._loop.call_later(UNCONFIRMED_S, self._wake_unless_live, owner, run)
             return
         if not self.serves(state.function):
             self.unserved.add(run)
             return
-        kept = owner.recovered.pop(key_of(run), None)
-        if kept is not None and all(seq <= kept[-1].seq for seq in state.seqs):
+        kept = ordered(owner.recovered.pop(key_of(run), []), state)
+        if kept:
             self.start(owner, state, kept)
             return
         assert self._tasks is not None, "bound before owners run"
-        self._loading.add(run)
+        self._loading[run] = owner
         self._tasks.create_task(self._load(owner, run))
 
     def _wake_unless_live(self, owner: Owner, run: bytes) -> None:
@@ -176,7 +238,7 @@ class Native:
             _log.warning("the history of a run cannot be read yet: %s", error)
             self._loop.call_later(1.0, self.wake, owner, run)
         finally:
-            self._loading.discard(run)
+            self._loaded(owner, run)
 
     async def _load_whole(self, owner: Owner, run: bytes) -> None:
         facts: list[Fact] = []
@@ -190,15 +252,29 @@ class Native:
             if last <= read_through:
                 # Nothing was confirmed of it while the log was read: from here on facts are
                 # delivered as they are confirmed.
-                self._loading.discard(run)
+                self._loaded(owner, run)
                 self.start(owner, state, facts)
                 return
             facts = await read_history(self.log, owner, state, through)
             read_through = last
 
+    def _loaded(self, owner: Owner, run: bytes) -> None:
+        # The partition may have been lost and won back meanwhile: then another load is under way.
+        if self._loading.get(run) is owner:
+            del self._loading[run]
+
     def _damaged(self, owner: Owner, run: Run, why: str) -> None:
         _log.error("run %s is stopped, its journal is damaged: %s", run.id.hex(), why)
         owner.stop_run(run.id, {"reason": "damaged", "message": why})
+
+    def go_on(self) -> None:
+        """The trials are over: start what something happened to meanwhile."""
+        self.held = False
+        kept_back, self._kept_back = self._kept_back, set()
+        for run in sorted(kept_back):
+            owner = self.owners.get(home_of(run))
+            if owner is not None and run not in self._sessions:
+                self.wake(owner, run)
 
     def start_unserved(self) -> None:
         """Start the runs that waited for a process that has their function."""
@@ -238,7 +314,7 @@ class Native:
         if not self._woken:
             # One wake-up a burst: each costs a system call and a switch of threads.
             self._woken = True
-            self._loop.call_soon_threadsafe(self._take_all)
+            self._loop.call_soon_threadsafe(self._take_all, context=self._context.copy())
 
     def _take_all(self) -> None:
         self._woken = False
@@ -260,5 +336,21 @@ class Native:
             owner.submit(RunReported(run, items, self._events.get(run, ())))
 
 
-def _is_due(operation: Operation, now_ms: int) -> bool:
-    return operation.kind == "step" and operation.due_ms <= now_ms
+def ordered(facts: list[Fact], run: Run) -> list[Fact]:
+    """Return a run's facts in the order in which its code must see them; none if one is missing.
+
+    A round may have copied some of them, so that they lie twice in what was read, the copies last.
+    """
+    by_seq: dict[int, list[Fact]] = {}
+    for fact in facts:
+        by_seq.setdefault(fact.seq, []).append(fact)
+    if not all(seq in by_seq for seq in run.seqs):
+        return []
+    return [fact for seq in run.seqs for fact in by_seq[seq]]
+
+
+def _due_attempt(operation: Operation, now_ms: int) -> int:
+    """Return the attempt of a step that may begin now, 0 if none may yet."""
+    if operation.kind == "running":
+        return operation.attempt  # it ran when the process died
+    return operation.attempt + 1 if operation.kind == "step" and operation.due_ms <= now_ms else 0

@@ -14,20 +14,24 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from stepfold.port import Worker
+from stepfold_engine.answers import Answers
+from stepfold_engine.assignment import Alone, Assignment
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.effects import ProcessEffects, Watcher, pending
-from stepfold_engine.errors import FencedError, LogError, RequestRefusedError
+from stepfold_engine.errors import CorruptLogError, FencedError, LogError, RequestRefusedError
 from stepfold_engine.log.base import EVENTS, JOURNAL, Log, NewRecord
 from stepfold_engine.lookbacks import LogLookbacks
 from stepfold_engine.native import Native
 from stepfold_engine.owner import Owner
-from stepfold_engine.readers import event_record, readers_of
-from stepfold_engine.restating import Restating, trim_events
-from stepfold_engine.senders import Sender, request
+from stepfold_engine.ownership import Claimant
+from stepfold_engine.readers import event_record
+from stepfold_engine.restating import trim_events
+from stepfold_engine.senders import request
 from stepfold_engine.settings import Settings
 from stepfold_engine.suspicion import Suspicion
+from stepfold_engine.tenancy import House, Tenancy
 from stepfold_schemas import codec
 from stepfold_schemas.entries import FunctionSpec, RequestAnswered
 from stepfold_schemas.events import Event, check_event
@@ -47,16 +51,36 @@ REQUEST_TIMEOUT_S = 30.0
 
 
 class Node:
-    """The engine in this process. Use ``running()``."""
+    """The engine in this process. Use ``running()``.
 
-    def __init__(self, log: Log, clock: Clock, matching: Matching, settings: Settings) -> None:
+    Args:
+        log: where everything lies.
+        clock: the time of owners.
+        matching: expressions.
+        settings: limits and delays.
+        assignment: which partitions to own; None for all of them, alone.
+        claimant: who this process is; None for the machine's name and a new incarnation.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        clock: Clock,
+        matching: Matching,
+        settings: Settings,
+        *,
+        assignment: Assignment | None = None,
+        claimant: Claimant | None = None,
+    ) -> None:
         self.log, self.clock, self.matching, self.settings = log, clock, matching, settings
+        self._assignment = assignment
+        self._claimant = claimant or Claimant(socket.gethostname(), secrets.token_hex(8))
         self.owners: dict[int, Owner] = {}
-        self.incarnation = secrets.token_hex(8)
-        self.name = socket.gethostname()
         self.stopped_partitions: dict[int, str] = {}
         self.watchers: list[Watcher] = []
         self.partitions = 0
+        self._tenancies: dict[int, Tenancy] = {}
+        self._resumed = False
         self._crashed = False
         self._events = 0
 
@@ -64,7 +88,7 @@ class Node:
     async def running(
         self, worker: Callable[[Native], Worker] | None = None
     ) -> AsyncGenerator[None]:
-        """Own and run all partitions while the block runs; release them cleanly behind it.
+        """Own and run partitions while the block runs; release them cleanly behind it.
 
         Args:
             worker: makes the worker of this process's functions, given its port to the engine.
@@ -72,95 +96,112 @@ class Node:
         self.partitions = await self.log.partitions(JOURNAL)
         self._events = await self.log.partitions(EVENTS)
         self.native = Native(self.log, self.publish, self.signal_from_step)
-        lookbacks = LogLookbacks(self.log, self.matching, self._events)
-        lookbacks.wake = self.native.wake
-        self.lookbacks = lookbacks
-        self.effects = ProcessEffects(self.native, lookbacks)
+        self.owners = self.native.owners
+        self.lookbacks = LogLookbacks(self.log, self.matching, self._events)
+        self.lookbacks.looked_back = self.native.looked_back
+        self.native.look_back = self.lookbacks.for_run
+        self.answers = Answers(self.log)
+        self.effects = ProcessEffects(self.native, self.lookbacks, self.answers)
         self.effects.watchers = self.watchers
-        self.suspicion = Suspicion(self.native, self.clock, self.settings)
+        self.suspicion = Suspicion(self.native, self.clock, self.settings, pending)
         self.effects.trial_ended = self.suspicion.look
+        house = self._house()
         try:
             async with asyncio.TaskGroup() as tasks:
                 self.native.bind(tasks)
-                lookbacks.bind(tasks)
-                await self._open_all()
+                self.lookbacks.bind(tasks)
+                await self._open_all(house)
                 if worker is not None:
                     self.native.worker = worker(self.native)
-                background = self._start(tasks)
+                for tenancy in list(self._tenancies.values()):
+                    tenancy.begin(tasks)
+                background = [
+                    tasks.create_task(self._trim_events()),
+                    tasks.create_task(self._follow_assignment(house, tasks)),
+                ]
                 try:
                     yield
                 finally:
-                    if not self._crashed:
-                        await self._release_all()
+                    self.native.close()
                     for task in background:
                         task.cancel()
+                    await self._leave_all()
                     tasks.create_task(_cancelled())
         except* _Stop:
             pass
+
+    def _house(self) -> House:
+        return House(
+            log=self.log,
+            clock=self.clock,
+            matching=self.matching,
+            settings=self.settings,
+            native=self.native,
+            lookbacks=self.lookbacks,
+            effects=self.effects,
+            assignment=self._assignment or Alone(self.partitions),
+            claimant=self._claimant,
+            partitions=self.partitions,
+            events=self._events,
+            opened=self._opened,
+            closed=self.suspicion.remove,
+            stopped=self._stopped,
+        )
+
+    async def _leave_all(self) -> None:
+        tenancies = list(self._tenancies.values())
+        if self._crashed:
+            for tenancy in tenancies:
+                tenancy.abandon()
+        else:
+            await asyncio.gather(*(tenancy.release() for tenancy in tenancies))
 
     def crash(self) -> None:
         """Stop, from here on, as a killed process would: nothing is released. For tests."""
         self._crashed = True
 
-    async def _open_all(self) -> None:
-        for number in range(self.partitions):
-            owner = Owner(self.log, self.clock, self.matching, self.effects, self.settings)
+    async def _open_all(self, house: House) -> None:
+        """Open the partitions of the beginning, so that they all are ready when this returns."""
+        for number in sorted(await house.assignment.named()):
+            tenancy = self._tenancies[number] = Tenancy(house, number)
             try:
-                reading = await owner.open(number, self.partitions, self.name, self.incarnation)
-            except LogError as error:
-                self._stop_partition(number, error)
-                continue
-            if reading.read > 100_000:
-                _log.info("partition %d: %d records read", number, reading.read)
-            self.owners[number] = self.native.owners[number] = owner
+                await tenancy.open()
+            except CorruptLogError as error:
+                self._stopped(number, error)
+            except (LogError, FencedError) as error:
+                _log.warning("partition %d is opened again: %s", number, error)
 
-    def _stop_partition(self, number: int, error: Exception) -> None:
+    async def _follow_assignment(self, house: House, tasks: asyncio.TaskGroup) -> None:
+        """Take and release partitions as the assignment says."""
+        while True:
+            named = await house.assignment.named()
+            gone = [self._tenancies.pop(n) for n in sorted(self._tenancies.keys() - named)]
+            await asyncio.gather(*(tenancy.release() for tenancy in gone))
+            for number in sorted(named - self._tenancies.keys() - self.stopped_partitions.keys()):
+                tenancy = self._tenancies[number] = Tenancy(house, number)
+                tenancy.begin(tasks)
+            await house.assignment.changed()
+
+    def _opened(self, owner: Owner) -> None:
+        if self._resumed:
+            self.suspicion.add([owner])
+
+    def _stopped(self, number: int, error: Exception) -> None:
         """A partition that cannot go on stops alone; its bytes stay as they are."""
-        _log.error("partition %d is stopped: %s", number, error)
-        self.stopped_partitions[number] = str(error)
-        self.owners.pop(number, None)
-        self.native.owners.pop(number, None)
-
-    def _start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
-        background = [tasks.create_task(self._trim_events())]
-        for owner in self.owners.values():
-            background.append(tasks.create_task(self._run_owner(owner)))
-        return background
-
-    async def _run_owner(self, owner: Owner) -> None:
-        """Run one partition with everything that belongs to it."""
-        number = owner.state.number
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for destination in range(self.partitions):
-                    if destination != number:
-                        sender = Sender(self.log, owner, destination)
-                        self.effects.senders[number, destination] = sender
-                        tasks.create_task(sender.run())
-                        sender.confirm(owner.state.queued.get(destination, 0))
-                tasks.create_task(owner.run())
-                for reader in readers_of(self.log, owner, self._events):
-                    tasks.create_task(reader.run())
-                tasks.create_task(Restating(self.log, owner, self.clock, self.settings).run())
-                owner.resume_own_messages()
-                for run in owner.state.runs:
-                    if any(o.held for o in run.operations.values()):
-                        self.lookbacks.resume(owner, run)
-        except* (LogError, FencedError) as group:
-            self._stop_partition(number, group.exceptions[0])
+        self._tenancies.pop(number, None)
+        if isinstance(error, FencedError):
+            _log.error("%s; it is another process's now", error)
+        else:
+            _log.error("partition %d is stopped: %s", number, error)
+            self.stopped_partitions[number] = str(error)
 
     async def _trim_events(self) -> None:
         while True:
             await asyncio.sleep(TRIM_EVENTS_EVERY_S)
-            with contextlib.suppress(LogError):
+            if len(self.owners) < self.partitions:
+                continue  # others read events, too, and only they know how far
+            with contextlib.suppress(LogError, FencedError):
                 await trim_events(self.log, list(self.owners.values()), self.clock, self.settings)
-
-    async def _release_all(self) -> None:
-        for owner in list(self.owners.values()):
-            if owner.running and not owner.stalled:
-                with contextlib.suppress(LogError, TimeoutError):
-                    async with asyncio.timeout(5):
-                        await owner.release()
 
     # Functions.
 
@@ -178,7 +219,8 @@ class Node:
 
     def resume(self) -> None:
         """Let the runs go on that were under way; suspects of a crash first."""
-        self.suspicion.begin(list(self.owners.values()), pending)
+        self._resumed = True
+        self.suspicion.add(list(self.owners.values()))
 
     # What callers ask.
 
@@ -204,7 +246,7 @@ class Node:
         return [event.internal for event in ready]
 
     def _stamped(self, event: Event, now_ms: int) -> Event:
-        internal = event.internal or ulid_text(run_id(now_ms, secrets.token_bytes(10)))
+        internal = event.internal or ulid_text(run_id(now_ms, self._claimant.entropy(10)))
         ts = event.ts or now_ms
         return Event(event.name, event.data, event.id, ts, event.user, internal, now_ms)
 
@@ -220,24 +262,29 @@ class Node:
         if partition in self.stopped_partitions:
             text = f"partition {partition} is stopped: {self.stopped_partitions[partition]}"
             raise RequestRefusedError(503, text)
-        request_id = request_id or secrets.token_bytes(16)
-        owner = self.owners[partition]
-        known = owner.state.requests.get(request_id)
-        if known is not None:
-            await owner.settled()
+        request_id = request_id or self._claimant.entropy(16)
+        if (known := await self._known(partition, request_id)) is not None:
             return known
-        waiting = self.effects.answers.setdefault(
-            request_id, asyncio.get_running_loop().create_future()
-        )
         try:
-            await request(self.log, partition, request_id, codec.encode(message))
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                return await asyncio.shield(waiting)
+            with self.answers.expected(request_id) as waiting:
+                async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                    await request(self.log, partition, request_id, codec.encode(message))
+                    return await self.answers.wait(
+                        partition, waiting, lambda number: number in self.owners
+                    )
         except TimeoutError:
             text = f"partition {partition} did not answer within {REQUEST_TIMEOUT_S:.0f} s"
             raise RequestRefusedError(503, text) from None
-        finally:
-            self.effects.answers.pop(request_id, None)
+
+    async def _known(self, partition: int, request_id: bytes) -> RequestAnswered | None:
+        """Return what was answered to this request before, once that is durable."""
+        owner = self.owners.get(partition)
+        if owner is None:
+            return await self.answers.heard(partition, request_id)
+        known = owner.state.requests.get(request_id)
+        if known is not None:
+            await owner.settled()
+        return known
 
     async def cancel(self, run: bytes, reason: str) -> None:
         """Cancel a run.
@@ -277,11 +324,11 @@ class Node:
         """Return the owner of a run.
 
         Raises:
-            RequestRefusedError: its partition is stopped, or there is none of that number.
+            RequestRefusedError: its partition is stopped, or another process's, or there is none.
         """
         owner = self.owners.get(self._home(run))
         if owner is None:
-            raise RequestRefusedError(503, f"partition {home_of(run)} is stopped")
+            raise RequestRefusedError(503, f"partition {home_of(run)} is not here")
         return owner
 
     def states(self) -> list[Partition]:

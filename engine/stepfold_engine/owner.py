@@ -37,7 +37,7 @@ from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.errors import AppendUnknownError, FencedError
 from stepfold_engine.log.base import EVENTS, Log
-from stepfold_engine.ownership import Reading, claim, recover
+from stepfold_engine.ownership import Claimant, Reading, claim, recover
 from stepfold_engine.settings import Settings
 from stepfold_engine.writer import CLAIM_RETRY_S, JournalWriter, in_epoch
 from stepfold_schemas import codec
@@ -47,7 +47,6 @@ from stepfold_schemas.entries import (
     MessageQueued,
     MessagesSent,
     PartitionReleased,
-    PartitionRestated,
     Position,
     RunParked,
     RunStopped,
@@ -123,6 +122,7 @@ class Owner:
         self.round_at_seq = 0
         self.round_due = asyncio.Event()
         self.running = False
+        self._gone = False
         self._inputs: deque[tuple[Input, Place | None]] = deque()
         self._own: deque[MessageArrived] = deque()
         self._outgoing: list[Decision] = []
@@ -131,14 +131,16 @@ class Owner:
         self._moved_since_ms = 0
         self._lazy: list[Entry] = []
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._settling: set[asyncio.Future[None]] = set()
         self._has_outgoing = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._pump_scheduled = False
+        self._timers_wait = False
 
     # Taking over and letting go.
 
-    async def open(self, number: int, count: int, node: str, incarnation: str) -> Reading:
+    async def open(self, number: int, count: int, claimant: Claimant) -> Reading:
         """Recover the partition and claim it.
 
         Raises:
@@ -149,7 +151,7 @@ class Owner:
         reading = await recover(self._log, number, count)
         for _ in range(CLAIMS_MAX):
             try:
-                if await claim(self._log, reading, node, incarnation, self._clock.now_ms()):
+                if await claim(self._log, reading, claimant, self._clock.now_ms()):
                     break
             except AppendUnknownError as error:
                 _log.warning("partition %d cannot be claimed yet: %s", number, error)
@@ -161,7 +163,7 @@ class Owner:
         self.state = reading.state
         self.recovered = reading.facts
         self.fold_from = reading.state.fold_from
-        self._writer = JournalWriter(self._log, self._clock, reading, self._confirmed)
+        self._writer = JournalWriter(self._log, self._clock, reading, claimant, self._confirmed)
         self._alarms = Alarms(
             self._log, self.state, self._schedule_pump, self._settings.look_at_clock_every_ms
         )
@@ -185,11 +187,23 @@ class Owner:
                 await self._writer.write([in_epoch(d, epoch) for d in batch])
                 if len(self._inputs) < self._settings.inputs_max:
                     self._has_room.set()
-                if self._inputs or self._own:
+                if self._inputs or self._own or self._timers_wait:
                     self._schedule_pump()
         finally:
             self.running = False
-            self._alarms.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        """The partition is lost: whoever waits for something to be recorded hears of it."""
+        self._gone = True
+        self._alarms.close()
+        self._inputs.clear()
+        for done in list(self._settling):
+            if not done.done():
+                done.set_exception(self._lost())
+
+    def _lost(self) -> FencedError:
+        return FencedError(f"partition {self.state.number} is not owned by this process any more")
 
     async def release(self) -> None:
         """Write that the partition is let go cleanly. Nothing may be running any more."""
@@ -213,7 +227,12 @@ class Owner:
     # Inputs.
 
     def submit(self, given: Input, place: Place | None = None) -> None:
-        """Take an input. It is decided in its turn; nothing is awaited."""
+        """Take an input. It is decided in its turn; nothing is awaited.
+
+        When the partition is lost, inputs are for its next owner, who reads or is told them.
+        """
+        if self._gone:
+            return
         self._inputs.append((given, place))
         if not self._pump_scheduled:
             self._schedule_pump()
@@ -251,10 +270,18 @@ class Owner:
         return answer
 
     async def settled(self) -> None:
-        """Wait until everything submitted so far is decided and confirmed."""
+        """Wait until everything submitted so far is decided and confirmed.
+
+        Raises:
+            FencedError: the partition was lost before.
+        """
+        if self._gone:
+            raise self._lost()
         if not self._inputs and not self._own and self.state.seq <= self.confirmed_seq:
             return
         done: asyncio.Future[None] = self._loop.create_future()
+        self._settling.add(done)
+        done.add_done_callback(self._settling.discard)
 
         def wait_for(seq: int) -> None:
             if seq > self.confirmed_seq:
@@ -284,6 +311,11 @@ class Owner:
         self._note_positions(now_ms)
         if self._outgoing:
             self._has_outgoing.set()
+        self._timers_wait = self.stalled
+        if self.stalled:
+            # Nothing is to come due before the log takes something; ``run`` goes on then.
+            self._alarms.cancel_next()
+            return
         due_ms = self._moved_since_ms + self._settings.positions_every_ms
         self._alarms.set(now_ms, due_ms if self._moved else None)
 
@@ -323,8 +355,12 @@ class Owner:
             case Moved():
                 pass
             case Entries():
+                if self._lazy:
+                    # What is made of the state must not be older than what goes before it: a
+                    # message would be restated behind the entry that says it was sent.
+                    self._record([], now_ms)
                 entries = given.make(state)
-                if entries or self._lazy or given.always:
+                if entries or given.always:
                     self._record(entries, now_ms)
                 if given.done is not None:
                     given.done(state.seq)
@@ -374,7 +410,7 @@ class Owner:
 
     def _record(self, entries: list[Entry], now_ms: int) -> None:
         """Make a decision of these entries: number it, apply it, and queue it to be written."""
-        if self._lazy and not _begins_round(entries):
+        if self._lazy:
             entries = [*self._lazy, *entries]
             self._lazy = []
         state = self.state
@@ -428,8 +464,3 @@ class Owner:
             _, done = self._waiting.popleft()
             if not done.done():
                 done.set_result(None)
-
-
-def _begins_round(entries: list[Entry]) -> bool:
-    """Say whether these begin a round: recovery must find that entry first in its record."""
-    return bool(entries) and isinstance(entries[0], PartitionRestated)

@@ -6,12 +6,13 @@ partition until a claim with a higher epoch is accepted.
 """
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stepfold.port import Fact
 from stepfold_engine.core.fold import begin, claim_in, fold
 from stepfold_engine.core.partition import Partition
-from stepfold_engine.errors import CorruptLogError, LogError
+from stepfold_engine.errors import AppendUnknownError, CorruptLogError, LogError
 from stepfold_engine.facts import facts_of
 from stepfold_engine.log.base import JOURNAL, Log, NewRecord
 from stepfold_schemas import codec
@@ -22,6 +23,21 @@ from stepfold_schemas.ids import key_of
 READ_BYTES = 4 * 1024 * 1024
 FACTS_KEPT_BYTES = 64 * 1024 * 1024
 """How much of the history read on recovery is kept for the runs that go on at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who claims partitions.
+
+    Attributes:
+        node: the process's name, for people.
+        incarnation: names this life of the process; a restarted one has another.
+        entropy: gives so many random bytes.
+    """
+
+    node: str
+    incarnation: str
+    entropy: Callable[[int], bytes] = secrets.token_bytes
 
 
 @dataclass(slots=True)
@@ -55,7 +71,7 @@ async def recover(log: Log, number: int, count: int) -> Reading:
         reading = Reading(Partition(number, count), bounds.start)
         if bounds.end == bounds.start:
             return reading
-        last = await _last_decision(log, number, bounds.end)
+        last = await last_decision(log, number, bounds.end)
         reading.end = max(bounds.start, last.fold_from)
         if await read_up_to(log, reading, bounds.end, first=reading.end > 0):
             _keep_unfinished(reading)
@@ -63,7 +79,13 @@ async def recover(log: Log, number: int, count: int) -> Reading:
         # Trimmed while it was read: begin again from the new start.
 
 
-async def _last_decision(log: Log, number: int, end: int) -> Decision:
+async def last_decision(log: Log, number: int, end: int) -> Decision:
+    """Return a journal's last record, which may be void.
+
+    Raises:
+        CorruptLogError: it is damaged.
+        LogError: it cannot be read.
+    """
     batch = await log.read(JOURNAL, number, end - 1)
     if not batch.records:
         raise LogError(f"journal/{number}: offset {end - 1} cannot be read")
@@ -132,7 +154,7 @@ def _decode(number: int, offset: int, value: bytes) -> Decision:
         raise CorruptLogError(JOURNAL, number, offset, str(error)) from error
 
 
-async def claim(log: Log, reading: Reading, node: str, incarnation: str, now_ms: int) -> bool:
+async def claim(log: Log, reading: Reading, claimant: Claimant, now_ms: int) -> bool:
     """Claim the partition; return whether the claim was accepted.
 
     On return the state is folded up to the claim, accepted or not.
@@ -141,15 +163,18 @@ async def claim(log: Log, reading: Reading, node: str, incarnation: str, now_ms:
         LogError: the claim could not be appended, or may have been.
     """
     state = reading.state
-    nonce = secrets.token_bytes(16)
-    entry = PartitionClaimed(state.epoch + 1, nonce, node, incarnation)
-    decision = Decision(state.epoch + 1, state.seq, now_ms, state.fold_from, [], [entry])
+    epoch, nonce = state.epoch + 1, claimant.entropy(16)
+    entry = PartitionClaimed(epoch, nonce, claimant.node, claimant.incarnation)
+    decision = Decision(epoch, state.seq, now_ms, state.fold_from, [], [entry])
     record = NewRecord(codec.encode(decision), headers=headers_of(decision))
     await log.append(JOURNAL, state.number, [record])
     while True:
         batch = await log.read(JOURNAL, state.number, reading.end, bytes_max=READ_BYTES)
         if not batch.records:
-            raise LogError(f"journal/{state.number}: the claim of epoch {entry.epoch} is missing")
+            raise LogError(f"journal/{state.number}: the claim of epoch {epoch} is missing")
+        if batch.start > reading.end:
+            text = f"journal/{state.number} was trimmed by another owner while it was claimed"
+            raise AppendUnknownError(text)
         for item in batch.records:
             found = _decode(state.number, item.offset, item.value)
             reading.end = item.offset + 1

@@ -1,23 +1,36 @@
 """Inputs read from the log: events and the partition's inbox."""
 
 import logging
+from dataclasses import replace
 
 from stepfold_engine.core.ending import values_of
 from stepfold_engine.core.inputs import EventArrived, MessageArrived
 from stepfold_engine.core.partition import Partition
-from stepfold_engine.log.base import DEAD_LETTERS, EVENTS, INBOX, Log, NewRecord, Record
+from stepfold_engine.log.base import (
+    DEAD_LETTERS,
+    EVENTS,
+    INBOX,
+    RECORD_BYTES_MAX,
+    Log,
+    NewRecord,
+    Record,
+)
 from stepfold_engine.owner import Entries, Moved, Owner
 from stepfold_schemas import codec
 from stepfold_schemas.codec import UndecodableError
 from stepfold_schemas.entries import Entry, InputRejected, PositionReset
-from stepfold_schemas.events import Event
+from stepfold_schemas.events import Event, check_taken
 from stepfold_schemas.ids import partition_of
+from stepfold_schemas.messages import RunRequested, check_message
 
 _log = logging.getLogger("stepfold")
 
 WAIT_MS = 86_400_000
 """How long one read waits; an append wakes it at once."""
 READ_BYTES = 1 << 20
+
+LETTER_BYTES_MAX = RECORD_BYTES_MAX - (512 << 10)
+"""The largest record of an inbox: what is decided of it holds it, and more."""
 
 
 class Reader:
@@ -75,7 +88,7 @@ class Reader:
         """Keep what cannot be read in the dead letters, byte for byte, and go on behind it."""
         after = (self._topic, self._partition, record.offset + 1)
         owner = self._owner.state
-        if self._topic == INBOX or self._partition % owner.count == owner.number:
+        if self._topic == INBOX or _keeper(owner, record, self._partition) == owner.number:
             where = f"{self._topic}-{self._partition}-{record.offset}"
             headers = (
                 *record.headers,
@@ -90,40 +103,86 @@ class Reader:
 
 
 def _message(record: Record) -> MessageArrived:
+    if len(record.value) > LETTER_BYTES_MAX:
+        size = len(record.value)
+        raise UndecodableError(f"a letter of {size} bytes, the limit is {LETTER_BYTES_MAX}")
     letter = codec.decode_letter(record.value)
     message = codec.decode_message(letter.message)
+    try:
+        check_message(message)
+        for event in message.events if isinstance(message, RunRequested) else ():
+            _check_event(codec.decode_event(event))
+    except ValueError as error:
+        raise UndecodableError(str(error)) from error
     return MessageArrived(letter.source, letter.number, letter.request, message)
 
 
+def _check_event(event: Event) -> dict[str, object]:
+    """Return an event as plain values; raise ValueError if nothing can be done with it."""
+    check_taken(event)
+    return values_of(event)
+
+
+def _said(record: Record) -> dict[str, str]:
+    """Return what a record's headers say of its event: its name and its id, if they do.
+
+    The key says nothing: other producers key their records by whatever is to stay in order.
+    """
+    headers = dict(record.headers)
+    said = {name: headers.get(name, b"").decode(errors="replace") for name in ("name", "id")}
+    return {name: value for name, value in said.items() if value}
+
+
 def _concerns(state: Partition, record: Record) -> bool:
-    """Say, from key and headers alone, whether this partition must look at an event."""
-    name = dict(record.headers).get("name")
-    if name is None or not record.key:
+    """Say, from the headers alone, whether this partition must look at an event."""
+    said = _said(record)
+    if len(said) < 2:
         return True
-    home = partition_of(record.key.decode(errors="replace"), state.count)
-    return home == state.number or state.waits.wants(name.decode(errors="replace"))
+    return partition_of(said["id"], state.count) == state.number or state.waits.wants(said["name"])
+
+
+def _keeper(state: Partition, record: Record, partition: int) -> int:
+    """Return the one partition that keeps an event's record if it cannot be read.
+
+    It is one that looks at the record: its home, by its headers, if others may skip it.
+    """
+    said = _said(record)
+    return partition_of(said["id"], state.count) if len(said) == 2 else partition % state.count
 
 
 def event_of(record: Record, topic: str, partition: int, state: Partition) -> EventArrived:
     """Read an event's record.
 
     Raises:
-        UndecodableError: it is not an event, or its data is not a JSON object.
+        UndecodableError: it is not an event, or one that nothing can be done with, or its data is
+            not a JSON object, or the headers speak of another event.
     """
-    event = codec.decode_event(record.value)
-    event_id = event.id or event.internal or f"{topic}-{partition}-{record.offset}"
+    event, raw = codec.decode_event(record.value), record.value
+    event_id = event.id or event.internal
+    if not event_id:
+        # Where it lies is its id, for its functions as well.
+        event_id = f"{topic}-{partition}-{record.offset}"
+        event = replace(event, internal=event_id)
+        raw = codec.encode(event)
     try:
-        values = values_of(event)
+        values = _check_event(event)
     except ValueError as error:
-        raise UndecodableError(f"the event's data is not JSON: {error}") from error
+        raise UndecodableError(str(error)) from error
+    meant = {"name": event.name, "id": event_id}
+    for name, value in _said(record).items():
+        if value != meant[name]:
+            raise UndecodableError(f"its header {name} says {value!r}, it is {meant[name]!r}")
     home = partition_of(event_id, state.count) == state.number
-    return EventArrived(event, record.value, event_id, bool(event.id), record.at_ms, home, values)
+    return EventArrived(event, raw, event_id, bool(event.id), record.at_ms, home, values)
 
 
 def event_record(event: Event) -> NewRecord:
-    """Return the record that an event is written as, keyed by its id."""
+    """Return the record that an event is written as, keyed by its id.
+
+    Its headers let partitions skip it that it does not concern.
+    """
     key = (event.id or event.internal).encode()
-    return NewRecord(codec.encode(event), key, (("name", event.name.encode()),))
+    return NewRecord(codec.encode(event), key, (("name", event.name.encode()), ("id", key)))
 
 
 def readers_of(log: Log, owner: Owner, events: int) -> list[Reader]:

@@ -88,7 +88,7 @@ class Restating:
 
         def begin(state: Partition) -> list[Entry]:
             plan.extend(pieces(state))
-            return begin_round(state, rounds)
+            return begin_round(state, rounds, owner.confirmed_seq)
 
         owner.submit(Entries(begin, started.append))
         await owner.settled()
@@ -105,7 +105,6 @@ class Restating:
             self._rounds = self._rounds[::2]
         # The next decision carries the new start; only behind it may the log be cut.
         owner.note_fold_from()
-        await owner.settled()
         await self._trim()
 
     async def _exact(self, seq: int) -> int:
@@ -157,28 +156,35 @@ class Restating:
         run = owner.state.runs.get(key)
         if run is None or not self._cut:
             return
-        old = [seq for seq in run.seqs if owner.state.offset_hint(seq) < self._cut]
+        # An earlier copy, which stands first, may lie behind what is to be copied now.
+        old = [i for i, seq in enumerate(run.seqs) if owner.state.places.hint(seq) < self._cut]
+        if not old:
+            return
+        first, last, seqs = old[0], old[-1], list(run.seqs)
         items: list[HistoryItem] = []
-        copied, pieces_made = 0, 0
-        for index, seq in enumerate(old):
-            _, decision = await read_decision(self._log, owner, seq)
+        copied, pieces_made = first, 0
+        for index in range(first, last + 1):
+            _, decision = await read_decision(self._log, owner, seqs[index])
             items.extend(
                 HistoryItem(fact.at_ms, codec.encode(fact.entry))
                 for of, fact in facts_of(decision)
                 if key_of(of) == key
             )
             full = sum(len(item.entry) for item in items) >= PIECE_BYTES
-            if full or index == len(old) - 1:
+            if full or index == last:
                 replaces = index + 1 - copied
-                owner.submit(HistoryCopied(run.id, pieces_made, replaces, items))
+                owner.submit(HistoryCopied(run.id, first + pieces_made, replaces, items))
                 copied, pieces_made, items = index + 1, pieces_made + 1, []
 
     async def _trim(self) -> None:
-        number = self._owner.state.number
+        owner, number = self._owner, self._owner.state.number
+        read = owner.state.positions.get((INBOX, number), (0, 0))[0]
+        # State runs ahead: what it has read may be cut only when that is in the journal.
+        await owner.settled()
         if self._cut:
             await self._log.trim(JOURNAL, number, self._cut)
             self._rounds = [r for r in self._rounds if r.start >= self._cut]
-        read = self._owner.state.positions.get((INBOX, number), (0, 0))[0]
+            self._owner.state.places.forget(self._cut)
         await self._log.trim(INBOX, number, read)
 
 
@@ -193,6 +199,8 @@ async def trim_events(log: Log, owners: list[Owner], clock: Clock, settings: Set
         kept = settings.events_keep_bytes / max(await average_bytes(log, EVENTS, partition), 1.0)
         cut = max(await log.offset_at(EVENTS, partition, old_ms), bounds.end - int(kept))
         read = [o.state.positions.get((EVENTS, partition), (0, 0))[0] for o in owners]
+        for owner in owners:
+            await owner.settled()
         await log.trim(EVENTS, partition, min([cut, *read]))
     for owner in owners:
         number = owner.state.number

@@ -5,12 +5,14 @@ its suspects at a time, and everything else is held until all of them got on.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.decide import trials
 from stepfold_engine.core.partition import Partition
+from stepfold_engine.errors import FencedError
 from stepfold_engine.facts import started_in
 from stepfold_engine.histories import read_history
 from stepfold_engine.native import Native
@@ -23,29 +25,49 @@ _log = logging.getLogger("stepfold")
 
 
 class Suspicion:
-    """Lets runs go on after a start: at once, or suspects first."""
+    """Lets runs go on when a partition is taken: at once, or suspects first."""
 
-    def __init__(self, native: Native, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self,
+        native: Native,
+        clock: Clock,
+        settings: Settings,
+        pending: Callable[[Owner], list[bytes]],
+    ) -> None:
         self._native, self._clock, self._settings = native, clock, settings
+        self._pending = pending
+        self._owners: list[Owner] = []
         self._waiting: list[Owner] = []
-        self._all: list[Owner] = []
-        self._pending: Callable[[Owner], list[bytes]] = lambda _: []
         self._current: Owner | None = None
+        self._trials: set[asyncio.Task[None]] = set()
 
-    def begin(self, owners: list[Owner], pending: Callable[[Owner], list[bytes]]) -> None:
-        """Let runs go on; return at once."""
-        self._all, self._pending = owners, pending
-        self._waiting = [o for o in owners if o.state.trials.suspects]
-        self._native.held = bool(self._waiting)
-        if self._waiting:
-            count = sum(len(o.state.trials.suspects) for o in self._waiting)
+    def add(self, owners: Sequence[Owner]) -> None:
+        """Let the runs of these partitions go on; return at once."""
+        self._owners += owners
+        suspected = [o for o in owners if o.state.trials.suspects]
+        self._waiting += suspected
+        if suspected:
+            self._native.held = True
+            count = sum(len(o.state.trials.suspects) for o in suspected)
             _log.warning(
                 "the process died %d times in a row; %d runs that were under way go on a few at a"
                 " time until the cause is found or all got on",
-                max(o.state.trials.unclean for o in self._waiting),
+                max(o.state.trials.unclean for o in suspected),
                 count,
             )
-        self._next()
+        if not self._native.held:
+            self._wake(owners)
+        elif self._current is None:
+            self._next()
+
+    def remove(self, owner: Owner) -> None:
+        """A partition was lost: its suspects are another owner's."""
+        self._owners = [o for o in self._owners if o is not owner]
+        self._waiting = [o for o in self._waiting if o is not owner]
+        if owner is self._current:
+            for task in self._trials:
+                task.cancel()
+            self._next()
 
     def look(self, owner: Owner) -> None:
         """A suspect may have got on: if all that were resumed did, let the next ones go on."""
@@ -58,18 +80,27 @@ class Suspicion:
             if owner.state.trials.suspects:
                 self._current = owner
                 owner.trial_open = True
-                asyncio.get_running_loop().create_task(self._try(owner))
+                task = asyncio.get_running_loop().create_task(self._try(owner))
+                self._trials.add(task)
+                task.add_done_callback(self._trials.discard)
                 return
             owner.trial_open = False
             self._waiting.pop(0)
         self._current = None
-        self._native.held = False
-        for owner in self._all:
+        self._native.go_on()
+        self._wake(self._owners)
+
+    def _wake(self, owners: Sequence[Owner]) -> None:
+        for owner in owners:
             for run in self._pending(owner):
                 if not self._native.is_live(run):
                     self._native.wake(owner, run)
 
     async def _try(self, owner: Owner) -> None:
+        with contextlib.suppress(FencedError):
+            await self._try_some(owner)
+
+    async def _try_some(self, owner: Owner) -> None:
         await self._condemn(owner)
         state = owner.state
         if not state.trials.suspects:

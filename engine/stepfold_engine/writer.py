@@ -9,11 +9,11 @@ import logging
 from collections.abc import Callable, Sequence
 
 from stepfold_engine.clock import Clock
-from stepfold_engine.core.fold import claim_in, note_place
+from stepfold_engine.core.fold import claim_in
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.errors import AppendRefusedError, CorruptLogError, FencedError, LogError
 from stepfold_engine.log.base import JOURNAL, Log, NewRecord
-from stepfold_engine.ownership import Reading, claim, headers_of, read_up_to
+from stepfold_engine.ownership import Claimant, Reading, claim, headers_of, read_up_to
 from stepfold_schemas import codec
 from stepfold_schemas.entries import Decision
 
@@ -32,9 +32,14 @@ class JournalWriter:
     """
 
     def __init__(
-        self, log: Log, clock: Clock, reading: Reading, confirmed: Callable[[Decision], None]
+        self,
+        log: Log,
+        clock: Clock,
+        reading: Reading,
+        claimant: Claimant,
+        confirmed: Callable[[Decision], None],
     ) -> None:
-        self._log, self._clock = log, clock
+        self._log, self._clock, self._claimant = log, clock, claimant
         self._state = reading.state
         self._end: int = reading.end
         self._confirmed = confirmed
@@ -66,17 +71,22 @@ class JournalWriter:
             raise
         except LogError as error:
             _log.warning("partition %d: %s; claiming again", self._state.number, error)
-            return await self._claim_again(batch)
-        if self.stalled:
-            self.stalled = False
-            _log.warning("partition %d goes on", self._state.number)
+            left = await self._claim_again(batch)
+            self._goes_on()  # the log took a claim
+            return left
+        self._goes_on()
         if base is not None and base == self._end:
             self._end = base + len(batch)
-            note_place(self._state, batch[0].seq, base)
+            self._state.places.note(batch[0].seq, base)
             self._confirm(batch)
         else:
             await self._read_back(batch)
         return []
+
+    def _goes_on(self) -> None:
+        if self.stalled:
+            self.stalled = False
+            _log.warning("partition %d goes on", self._state.number)
 
     def _confirm(self, batch: Sequence[Decision]) -> None:
         self.confirmed_seq = batch[-1].seq
@@ -88,14 +98,17 @@ class JournalWriter:
         epoch, seq, last = self._state.epoch, self.confirmed_seq, batch[-1].seq
         while seq < last:
             found = await self._log.read(JOURNAL, self._state.number, self._end, wait_ms=1000)
+            if found.start > self._end:
+                # Only an owner trims: the claim of another one is among what is gone.
+                raise FencedError(self._fenced_by(epoch, "an owner that trimmed the journal"))
             for record in found.records:
                 self._end = record.offset + 1
                 decision = codec.decode_decision(record.value)
                 if claim_in(decision) is not None and decision.epoch == epoch + 1:
-                    raise FencedError(self._fenced_by(epoch, decision.epoch))
+                    raise FencedError(self._fenced_by(epoch, f"epoch {decision.epoch}"))
                 if decision.epoch == epoch and decision.seq == seq + 1:
                     seq += 1
-                    note_place(self._state, seq, record.offset)
+                    self._state.places.note(seq, record.offset)
                     if seq == last:
                         break
         self._confirm(batch)
@@ -110,32 +123,33 @@ class JournalWriter:
             FencedError: another claim lies between.
         """
         state = self._state
-        before, owner = state.epoch, (state.node, state.incarnation)
+        before = state.epoch
         shadow = Reading(Partition(state.number, state.count), self._end)
         shadow.state.epoch, shadow.state.seq = before, self.confirmed_seq
-        shadow.state.node, shadow.state.incarnation = owner
+        shadow.state.node, shadow.state.incarnation = state.node, state.incarnation
         accepted = False
         while not accepted:
             try:
                 bounds = await self._log.bounds(JOURNAL, state.number)
-                await read_up_to(self._log, shadow, bounds.end)
+                if not await read_up_to(self._log, shadow, bounds.end):
+                    raise FencedError(self._fenced_by(before, "an owner that trimmed the journal"))
                 # A claim of this very process may have landed although its append failed.
                 if shadow.state.incarnation != state.incarnation:
-                    raise FencedError(self._fenced_by(before, shadow.state.epoch))
+                    raise FencedError(self._fenced_by(before, f"epoch {shadow.state.epoch}"))
                 now_ms = self._clock.now_ms()
-                accepted = await claim(self._log, shadow, *owner, now_ms)
+                accepted = await claim(self._log, shadow, self._claimant, now_ms)
             except LogError as error:
                 _log.warning("partition %d cannot claim yet: %s", state.number, error)
                 await asyncio.sleep(CLAIM_RETRY_S)
         state.epoch, self._end = shadow.state.epoch, shadow.end
-        for seq, delta in shadow.state.places:
-            note_place(state, seq, seq + delta)
+        for seq, delta in shadow.state.places.pairs:
+            state.places.note(seq, seq + delta)
         landed = [d for d in batch if d.seq <= shadow.state.seq]
         if landed:
             self._confirm(landed)
         return [in_epoch(d, state.epoch) for d in batch if d.seq > shadow.state.seq]
 
-    def _fenced_by(self, epoch: int, by: int) -> str:
+    def _fenced_by(self, epoch: int, by: str) -> str:
         return f"partition {self._state.number}: epoch {epoch} is fenced by {by}"
 
 

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from stepfold_schemas import strict
+
 EVENT_NAME_CHARS_MAX = 255
+EVENT_ID_CHARS_MAX = 1_000
 EVENT_BYTES_MAX = 3 * 1024 * 1024
 EVENTS_A_REQUEST_MAX = 5_000
 EVENT_TS_MIN_MS = 315_532_800_000
@@ -44,23 +47,42 @@ def check_event(event: Event) -> None:
     """Refuse an event that may not enter the log.
 
     Raises:
-        InvalidEventError: the name is empty, too long or reserved, the time is out of range, or
-            the event is too large.
+        InvalidEventError: the name is empty, too long or reserved, the time is out of range, the
+            event is too large, or its texts are not Unicode.
+    """
+    check_taken(event)
+    if event.name.lower().startswith(RESERVED_PREFIXES):
+        raise InvalidEventError(f"event name is reserved for internal use: {event.name}")
+    if event.ts < EVENT_TS_MIN_MS:
+        raise InvalidEventError(_bad_time(event, "ts", event.ts))
+
+
+def check_taken(event: Event) -> None:
+    """Refuse an event that nothing can be done with, although it lies in the log already.
+
+    Other producers know fewer rules than ``check_event`` does; ``ts`` 0 is none.
+
+    Raises:
+        InvalidEventError: as ``check_event``, but for reserved names and times before 1980.
     """
     if not event.name:
         raise InvalidEventError("event name is empty")
-    if len(event.name) > EVENT_NAME_CHARS_MAX:
-        msg = f"event name has {len(event.name)} characters, the limit is {EVENT_NAME_CHARS_MAX}"
-        raise InvalidEventError(msg)
-    if event.name.lower().startswith(RESERVED_PREFIXES):
-        raise InvalidEventError(f"event name is reserved for internal use: {event.name}")
-    if not EVENT_TS_MIN_MS <= event.ts <= EVENT_TS_MAX_MS:
-        msg = (
-            f"event {event.name}: ts {event.ts} is not between the years 1980 and 2100;"
-            " it is in milliseconds since 1970"
-        )
-        raise InvalidEventError(msg)
-    size = len(event.data) + len(event.user) + len(event.name) + len(event.id)
+    try:
+        strict.check_text("event name", event.name, EVENT_NAME_CHARS_MAX)
+        strict.check_text(f"event {event.name}: id", event.id, EVENT_ID_CHARS_MAX)
+    except ValueError as error:
+        raise InvalidEventError(str(error)) from error
+    for field, at_ms in (("ts", event.ts), ("received_ms", event.received_ms)):
+        if not 0 <= at_ms <= EVENT_TS_MAX_MS:
+            raise InvalidEventError(_bad_time(event, field, at_ms))
+    size = len(event.data) + len(event.user) + len(event.name.encode()) + len(event.id.encode())
     if size > EVENT_BYTES_MAX:
         msg = f"event {event.name}: {size} bytes, the limit is {EVENT_BYTES_MAX}"
         raise InvalidEventError(msg)
+
+
+def _bad_time(event: Event, field: str, at_ms: int) -> str:
+    return (
+        f"event {event.name}: {field} {at_ms} is not between the years 1980 and 2100;"
+        " it is in milliseconds since 1970"
+    )

@@ -7,6 +7,10 @@ id instead, and is answered by an entry (``RequestAnswered``) in the journal of 
 from dataclasses import dataclass
 
 from stepfold_schemas.entries import Error, FunctionSpec, Invoker
+from stepfold_schemas.ids import RUN_ID_BYTES, RUN_KEY_BYTES, STEP_KEY_BYTES
+
+TIME_MS_MAX = 1 << 47
+"""Some thousand years: the times in messages are those of waits and of events."""
 
 FROM_NODE = -1
 """The ``source`` of a request: it comes from a node, not from a partition."""
@@ -138,6 +142,29 @@ class MessageUndeliverable:
     """Takes the place, and the number, of a message that could not be sent."""
 
     reason: str
+
+
+_ID_BYTES = {"run": RUN_ID_BYTES, "step": STEP_KEY_BYTES, "key": RUN_KEY_BYTES}
+
+
+def check_message(message: "Message") -> None:
+    """Refuse a message that no partition sends.
+
+    Raises:
+        ValueError: an id has not the length that such ids have, or a time is out of range.
+    """
+    named: list[object] = [message, getattr(message, "invoker", None)]
+    for one in named:
+        for name, size in _ID_BYTES.items():
+            found = getattr(one, name, None)
+            if isinstance(found, bytes) and len(found) != size:
+                what = f"{type(message).__name__}: {name}"
+                raise ValueError(f"{what} has {len(found)} bytes, not {size}")
+    due_ms = getattr(message, "due_ms", 0)
+    if not 0 <= due_ms <= TIME_MS_MAX:
+        raise ValueError(f"{type(message).__name__}: due_ms {due_ms} is out of range")
+    if isinstance(message, RunRequested) and not message.events:
+        raise ValueError("RunRequested: there is no event")
 
 
 Message = (

@@ -115,13 +115,18 @@ class App:
         )
 
         def decorate(call: Callable[..., Any], /) -> Function[Any]:
-            function = Function[Any](f"{self.id}-{id}", call, given, self._add)
-            self._add(function)
+            function = Function[Any](f"{self.id}-{id}", call, given, self)
+            self.add(function)
             return function
 
         return decorate
 
-    def _add(self, function: Function[Any]) -> None:
+    def add(self, function: Function[Any], /) -> None:
+        """Take a function in; ``function`` does it for what it makes.
+
+        Raises:
+            ValueError: there is a function with this id.
+        """
         known = self._functions.get(function.id)
         if known is not None:
             msg = (

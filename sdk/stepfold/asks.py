@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import CodeType
 from typing import Any, Protocol
 
@@ -12,10 +12,34 @@ from stepfold.scope import EngineFuture
 from stepfold.steps import Body
 from stepfold_schemas.entries import Entry
 from stepfold_schemas.events import Event
-from stepfold_schemas.reports import ReportItem
+from stepfold_schemas.reports import AskInvoke, ReportItem
 
 Read = Callable[[Entry, "Pending"], Any]
 """Turns an outcome into what the code gets, or raises what it gets."""
+
+
+REPORT_BYTES_MAX = 4 * 1024 * 1024
+"""What one report holds, at most, unless a single item is larger: it becomes one record."""
+
+
+def parts_of(items: Sequence[ReportItem]) -> Iterator[list[ReportItem]]:
+    """Cut what is to be reported into reports that are not too large, in order.
+
+    >>> calls = [AskInvoke(b"", "", "f", b"x" * 3_000_000, 0) for _ in range(3)]
+    >>> [len(part) for part in parts_of(calls)]
+    [1, 1, 1]
+    """
+    part: list[ReportItem] = []
+    taken = 0
+    for item in items:
+        size = len(item.data) if isinstance(item, AskInvoke) else 0
+        if part and taken + size > REPORT_BYTES_MAX:
+            yield part
+            part, taken = [], 0
+        part.append(item)
+        taken += size
+    if part:
+        yield part
 
 
 Where = tuple[CodeType, int]

@@ -72,6 +72,15 @@ class Attempt:
         self.outcome: AttemptSucceeded | AttemptFailed | None = None
 
 
+BodyOf = Callable[[Attempt], Body]
+"""Says what an attempt runs: its step's body, or something else in a test."""
+
+
+def own_body(attempt: Attempt) -> Body:
+    """Return the body of the attempt's step."""
+    return attempt.body
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What the runners of one worker share: each has a loop of its own.
@@ -96,7 +105,8 @@ class Shared:
 class AttemptRunner:
     """Runs attempts on one loop and reports their outcomes."""
 
-    def __init__(self, shared: Shared, loop: UserLoop) -> None:
+    def __init__(self, shared: Shared, loop: UserLoop, body_of: BodyOf) -> None:
+        self._body_of = body_of
         self._engine, self._threads = shared.engine, shared.threads
         self._sessions, self._attempts = shared.sessions, shared.attempts
         self._bytes_max, self._loop = shared.outcome_bytes_max, loop
@@ -110,6 +120,7 @@ class AttemptRunner:
         if known is not None and known.number >= attempt.number:
             return
         of_run[attempt.key] = attempt
+        attempt.body = self._body_of(attempt)
         loop = attempt.loop = self._loop
         attempt.started_ms = loop.now_ms()
         attempt.started_s = loop.real_time()
@@ -122,12 +133,17 @@ class AttemptRunner:
             loop.thread_began()
             self._threads.submit(lambda: self._run_in_thread(attempt))
 
-    def cancel(self, run: bytes, key: bytes) -> None:
-        """Stop an attempt that nobody waits for; its outcome is ignored."""
+    def cancel(self, run: bytes, key: bytes) -> bool:
+        """Stop an attempt that nobody waits for; its outcome is ignored.
+
+        Return whether there was one.
+        """
         of_run = self._attempts.get(run)
         attempt = of_run.pop(key, None) if of_run is not None else None
-        if attempt is not None:
-            self._ignore(attempt)
+        if attempt is None:
+            return False
+        self._ignore(attempt)
+        return True
 
     def stop(self, run: bytes) -> None:
         """Stop all attempts of a run; their outcomes are ignored."""
@@ -155,8 +171,9 @@ class AttemptRunner:
         The engine may have refused them when it did not own the run.
         """
         items = [a.outcome for a in self._attempts.get(run, {}).values() if a.outcome is not None]
-        if items:
-            self._engine.report(run, self._sessions.get(run, 0), items)
+        for item in items:
+            # One by one: each may be as large as a record of the journal holds.
+            self._engine.report(run, self._sessions.get(run, 0), [item])
 
     def runs(self) -> list[bytes]:
         """Return the runs that have attempts."""

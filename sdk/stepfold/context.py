@@ -26,6 +26,7 @@ from stepfold.events import Event, Sendable, listed, plain, view, written
 from stepfold.options import Retry, checked_path
 from stepfold.replay import INVOKE, SIGNAL, SLEEP, STEP, WAIT
 from stepfold.steps import CURRENT, DEFAULT_POLICY, Body, StepPolicy, policy, policy_of
+from stepfold_schemas import strict
 from stepfold_schemas.entries import (
     Entry,
     EventMatched,
@@ -42,6 +43,8 @@ from stepfold_schemas.reports import AskInvoke, AskSignal, AskSleep, AskWait
 P = ParamSpec("P")
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
+
+SIGNAL_CHARS_MAX = 255
 
 SINCE_RUN = -1
 """How a look-back to the run's start is reported."""
@@ -279,7 +282,10 @@ class Step(BoundStep):
         path = checked_path(match, f"match of wait {id!r}") if match else ""
         since_ms = 0
         if since is not None:
-            since_ms = SINCE_RUN if since == "run" else time_ms(since, f"since of wait {id!r}")
+            since_ms = SINCE_RUN
+        if since is not None and since != "run":
+            # Below 1 lie the two that mean something else; nothing was sent before 1970.
+            since_ms = max(1, time_ms(since, f"since of wait {id!r}"))
         trigger = plain(self._life.events[0])
         name, key = self._life.begin(id)
         item = AskWait(key, name, event, path, if_ or "", trigger, ms, since_ms)
@@ -329,7 +335,10 @@ class Step(BoundStep):
         async def send() -> str | None:
             request = hashlib.sha256(life.run + key).digest()[:16]
             try:
+                strict.check_name("the signal's name", signal, SIGNAL_CHARS_MAX)
                 said = serde.dumps(data)
+            except ValueError as error:
+                raise NonRetriableError(str(error)) from error
             except serde.UnserializableError as error:
                 raise NonRetriableError(f"the data of signal {signal!r} is {error}") from error
             run = await life.engine.signal(signal, said, request)
@@ -404,7 +413,10 @@ class Step(BoundStep):
             InvokeTimeoutError: it did not end in time.
         """
         ms = duration_ms(timeout, f"timeout of invocation {id!r}")
-        given = serde.dumps(data or {})
+        try:
+            given = serde.dumps(data or {})
+        except serde.UnserializableError as error:
+            raise NonRetriableError(f"the data of invocation {id!r} is {error}") from error
         target, read = (
             (function, serde.loads) if isinstance(function, str) else (function.id, function.read)
         )

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from stepfold.attempts import AttemptRunner, Shared
+from stepfold.attempts import AttemptRunner, BodyOf, Shared, own_body
 from stepfold.driver import Life
 from stepfold.function import Function
 from stepfold.loop import UserLoop
 from stepfold.port import EnginePort, Fact, RunBrief
 from stepfold.serde import OUTCOME_BYTES_MAX
 from stepfold.threads import ThreadPool
-from stepfold_schemas.entries import StepAttemptFailed, StepCompleted, StepFailed
+from stepfold_schemas.entries import AttemptStarted, StepAttemptFailed, StepCompleted, StepFailed
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import ulid_text
 
@@ -46,6 +46,7 @@ class WorkerSettings:
         outcome_bytes_max: the largest result of a step or a function, as JSON.
         always_replay: replay a run whenever something happens to it; for tests.
         blocked_s: a user loop that does not turn for so long is given up; 0 for never.
+        body_of: says what an attempt of a step runs; for tests.
     """
 
     idle_max: int = 1_000
@@ -55,6 +56,7 @@ class WorkerSettings:
     outcome_bytes_max: int = OUTCOME_BYTES_MAX
     always_replay: bool = False
     blocked_s: float = 1.0
+    body_of: BodyOf = own_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Crew:
         self.engine = equipment.engine
         self.threads = equipment.threads
         self.outcome_bytes_max = equipment.settings.outcome_bytes_max
-        self.attempts = AttemptRunner(equipment.attempts, loop)
+        self.attempts = AttemptRunner(equipment.attempts, loop, equipment.settings.body_of)
         self._sessions = equipment.attempts.sessions
         self._settings = equipment.settings
         self._lives: dict[bytes, Life] = {}
@@ -129,7 +131,10 @@ class Crew:
         history += new
         if run in self._again or not new:
             return
-        if life.can_be_dropped():
+        if all(isinstance(fact.entry, AttemptStarted) for fact in new):
+            # The code does not see these; a cautious life waits for them to begin an attempt.
+            life.receive(new)
+        elif life.can_be_dropped():
             self._again[run] = life
             life.close(lambda: self._begin_again(life))
         else:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from stepfold.asks import DurableTimer, Pending, TimerAsk, Where
+from stepfold.asks import DurableTimer, Pending, TimerAsk, Where, parts_of
 from stepfold.attempts import Attempt, AttemptRunner
 from stepfold.closing import Closing
 from stepfold.context import Context
@@ -55,6 +55,9 @@ from stepfold_schemas.reports import (
 
 LAZY_S = 1.0
 """How long a timer or a cancellation may wait for another report to ride on."""
+
+TIMER_S_MAX = 1_000 * 366 * 86_400
+"""A timer may be set for ever, or for infinity: that is a thousand years."""
 
 SCAN_TASKS_MAX = 64
 """A run with more tasks than this is not looked through at every turn, only when it rests."""
@@ -296,10 +299,12 @@ class Life:
             return
         self.replay.cancel(ask)
         known = ask.recorded or ask.reported
-        if isinstance(ask, Pending) and ask.started:
-            known = True
-            self._landed(ask)
-            self.desk.attempts.cancel(self.run, ask.key)
+        if isinstance(ask, Pending):
+            if ask.started:
+                known = True
+                self._landed(ask)
+            # An earlier life may have begun an attempt that goes on, and be heard of yet.
+            known = self.desk.attempts.cancel(self.run, ask.key) or known
         if not known:
             self.replay.forget(ask)
         elif not self.replay.is_settled(ask):
@@ -319,6 +324,8 @@ class Life:
         context: contextvars.Context | None,
     ) -> asyncio.TimerHandle:
         """Set a durable timer for the run's own code."""
+        if math.isnan(delay_s):
+            raise ValueError("a timer's delay is NaN, which is no number of seconds")
         when_s = self.time_s() + delay_s
         name, key = self.replay.name(TIMER_ID)
         ask = TimerAsk(name, key, self.loop.real_time() + delay_s)
@@ -438,6 +445,9 @@ class Life:
             ask = self.replay.asked.get(entry.step)
             if isinstance(ask, Pending) and ask.started:
                 self._landed(ask)
+                if self.due.get(entry.step, 0) > entry.attempt and not ask.cancelled:
+                    # Its time had come before the failure was confirmed.
+                    self._start(ask)
         elif isinstance(entry, AttemptStarted) and self._waking:
             waking = self._waking.get(entry.step)
             if waking is not None and waking[1] == entry.attempt:
@@ -459,15 +469,15 @@ class Life:
         for ask in self._timers:
             if not ask.cancelled:
                 ask.reported = True
-                left_ms = math.ceil((ask.due_s - now_s) * 1000 - 1e-3)
+                left_ms = math.ceil(min(ask.due_s - now_s, TIMER_S_MAX) * 1000 - 1e-3)
                 items.append(AskTimer(ask.key, ask.name, max(0, left_ms)))
         items += self._abandons
         self._timers, self._abandons = [], []
         if idle:
             self.idle = True
             items.append(RunIdle(self.replay.seen))
-        if items:
-            self.engine.report(self.run, self.session, items)
+        for part in parts_of(items):
+            self.engine.report(self.run, self.session, part)
         if idle:
             self.desk.rests(self)
 

@@ -7,7 +7,7 @@ milliseconds. A time is an aware ``datetime`` or ISO 8601 text with an offset.
 import logging
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from fractions import Fraction
 
 Duration = str | int | timedelta
 """``"90s"``, ``"1h30m"``, ``"7 days"``, a ``timedelta``, or milliseconds."""
@@ -18,6 +18,12 @@ WAIT_MS_MAX = 366 * DAY_MS
 
 HINT_BELOW_MS = 1_000
 """A number below this was probably meant as seconds."""
+
+TEXT_CHARS_MAX = 200
+"""The longest text that is read. A number of a million digits would take minutes to convert."""
+
+_SHOWN_CHARS_MAX = 80
+_SHOWN_BITS_MAX = 256
 
 _UNITS_MS = {
     "ms": 1,
@@ -47,7 +53,7 @@ _WORDS = {
     "week": "w",
     "weeks": "w",
 }
-_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)[\s,]*")
+_PART = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)[\s,]*")
 _EXAMPLES = '"30s", "1h30m", "7 days"'
 
 _log = logging.getLogger("stepfold")
@@ -76,19 +82,32 @@ def duration_ms(value: Duration, what: str = "duration") -> int:
     else:
         ms = _checked_int(value, what)
     if ms < 0:
-        raise ValueError(f"{what} is negative: {value!r}")
+        raise ValueError(f"{what} is negative: {shown(value)}")
     if ms > WAIT_MS_MAX:
         days = WAIT_MS_MAX // DAY_MS
-        raise ValueError(f"{what} {value!r} is longer than {days} days, the limit")
+        raise ValueError(f"{what} {shown(value)} is longer than {days} days, the limit")
     return ms
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: whatever it is, in one short line.
+
+    >>> shown("3 days"), shown(10**5000)
+    ("'3 days'", 'an int of 16610 bits')
+    """
+    if isinstance(value, int) and value.bit_length() > _SHOWN_BITS_MAX:
+        # Python refuses to write a number of some thousand digits.
+        return f"an int of {value.bit_length()} bits"
+    if isinstance(value, str) and len(value) > _SHOWN_CHARS_MAX:
+        return f"{value[:_SHOWN_CHARS_MAX]!r}…"
+    return repr(value)
 
 
 def _checked_int(value: object, what: str) -> int:
     if isinstance(value, float):
-        msg = (
-            f"{what} is a float, {value!r}, which does not say its unit:"
-            f' write "{value:g}s" for seconds, or {int(value * 1000)} for milliseconds'
-        )
+        msg = f"{what} is a float, {value!r}, which does not say its unit"
+        if 0 <= value <= WAIT_MS_MAX / 1000:
+            msg += f': write "{value:g}s" for seconds, or {int(value * 1000)} for milliseconds'
         raise TypeError(msg)
     if not isinstance(value, int) or isinstance(value, bool):
         msg = (
@@ -102,24 +121,27 @@ def _checked_int(value: object, what: str) -> int:
 
 
 def _parse(text: str, what: str) -> int:
-    total, position, lowered = Decimal(0), 0, text.lower()
+    if len(text) > TEXT_CHARS_MAX:
+        msg = f"{what} {shown(text)} has {len(text)} characters, the limit is {TEXT_CHARS_MAX}"
+        raise ValueError(msg)
+    total, position, lowered = Fraction(0), 0, text.lower()
     while position < len(lowered):
         part = _PART.match(lowered, position)
         unit = _WORDS.get(part[2], part[2]) if part else ""
         if part is None or unit not in _UNITS_MS:
             position = -1
             break
-        total += Decimal(part[1]) * _UNITS_MS[unit]
+        total += Fraction(part[1]) * _UNITS_MS[unit]
         position = part.end()
     if position <= 0:
         msg = (
-            f"{what} {text!r} cannot be read: write numbers with the units"
+            f"{what} {shown(text)} cannot be read: write numbers with the units"
             f" {', '.join(_UNITS_MS)} or their English words, such as {_EXAMPLES}"
         )
         raise ValueError(msg)
-    if total != int(total):
-        raise ValueError(f"{what} {text!r} is not a whole number of milliseconds")
-    return int(total)
+    if total.denominator != 1:
+        raise ValueError(f"{what} {shown(text)} is not a whole number of milliseconds")
+    return total.numerator
 
 
 def time_ms(value: datetime | str, what: str = "time") -> int:
@@ -136,14 +158,14 @@ def time_ms(value: datetime | str, what: str = "time") -> int:
         try:
             moment = datetime.fromisoformat(value)
         except ValueError as error:
-            msg = f"{what} {value!r} is not ISO 8601, such as 2030-01-31T09:00:00+01:00"
+            msg = f"{what} {shown(value)} is not ISO 8601, such as 2030-01-31T09:00:00+01:00"
             raise ValueError(msg) from error
-        if moment.tzinfo is None:
+        if moment.utcoffset() is None:
             msg = f"{what} {value!r} has no offset: write {value}+00:00, or {value}Z, for UTC"
             raise ValueError(msg)
     elif isinstance(value, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
         moment = value
-        if moment.tzinfo is None:
+        if moment.utcoffset() is None:
             msg = (
                 f"{what} {value!r} is a naive datetime, which names no instant: write"
                 " datetime.now(UTC) + …, or add tzinfo=UTC"

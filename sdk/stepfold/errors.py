@@ -14,10 +14,14 @@
     └── Parked                    private: leaves user code whose run is dropped from memory
 """
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
+from stepfold.durations import DAY_MS, WAIT_MS_MAX, shown
 from stepfold_schemas.entries import Error
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class StepError(Exception):
@@ -60,27 +64,39 @@ class RetryAfterError(Exception):
 
     Args:
         message: what went wrong.
-        after: seconds, a ``timedelta``, or an aware ``datetime``.
+        after: seconds, a ``timedelta``, or an aware ``datetime``; at most 366 days.
+
+    Raises:
+        ValueError: ``after`` is not finite, too long, or a naive datetime.
+        TypeError: ``after`` is something else.
     """
 
     def __init__(self, message: str, after: float | timedelta | datetime) -> None:
         super().__init__(message)
         self.message = message
         self.after = after
-        if isinstance(after, datetime) and after.tzinfo is None:
-            msg = "RetryAfterError needs an aware datetime: write datetime.now(UTC) + …"
-            raise ValueError(msg)
+        _check_after(after)
 
     def delay_ms(self, now_ms: int) -> int:
         """Return how long to wait from now on, in milliseconds, at least 0."""
         after = self.after
         if isinstance(after, datetime):
-            delay = after.astimezone(UTC).timestamp() * 1000 - now_ms
-        elif isinstance(after, timedelta):
-            delay = after / timedelta(milliseconds=1)
-        else:
-            delay = after * 1000
-        return max(0, int(delay))
+            return max(0, (after - _EPOCH) // timedelta(milliseconds=1) - now_ms)
+        seconds = after.total_seconds() if isinstance(after, timedelta) else after
+        return int(max(0, seconds) * 1000)
+
+
+def _check_after(after: object) -> None:
+    what = f"RetryAfterError: after is {shown(after)}"
+    if isinstance(after, datetime):
+        if after.utcoffset() is None:
+            raise ValueError(f"{what}, not an aware datetime: write datetime.now(UTC) + …")
+        return
+    seconds = after.total_seconds() if isinstance(after, timedelta) else after
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{what}: give seconds, a timedelta, or an aware datetime")
+    if not -math.inf < seconds <= WAIT_MS_MAX / 1000:
+        raise ValueError(f"{what}: give at most {WAIT_MS_MAX // DAY_MS} days")
 
 
 class ClientError(Exception):
@@ -104,25 +120,38 @@ class Parked(BaseException):
 
 def is_permanent(error: BaseException) -> bool:
     """Say whether trying again cannot help: the error is final, or a group of final ones."""
-    inner = _grouped(error)
-    if inner:
-        return all(is_permanent(one) for one in inner)
-    return isinstance(error, NonRetriableError | StepError)
+    return all(isinstance(one, NonRetriableError | StepError) for one in _single(error))
 
 
 def retry_after_ms(error: BaseException, now_ms: int) -> int:
-    """Return how long the error asks to wait, the longest in a group; -1 if it does not."""
-    inner = _grouped(error)
-    if inner:
-        return max(retry_after_ms(one, now_ms) for one in inner)
-    return error.delay_ms(now_ms) if isinstance(error, RetryAfterError) else -1
+    """Return how long the error asks to wait, the longest in a group; -1 if it does not.
+
+    It is 366 days at most: that is how long a retry may wait.
+    """
+    return max(_asked_ms(one, now_ms) for one in _single(error))
 
 
-def _grouped(error: BaseException) -> tuple[BaseException, ...]:
-    if not isinstance(error, BaseExceptionGroup):
-        return ()
-    group = cast("BaseExceptionGroup[BaseException]", error)  # of unknown members, to a checker
-    return group.exceptions
+def _asked_ms(error: BaseException, now_ms: int) -> int:
+    if not isinstance(error, RetryAfterError):
+        return -1
+    try:
+        return min(max(0, int(error.delay_ms(now_ms))), WAIT_MS_MAX)
+    except Exception:  # noqa: BLE001 - a user's class may break when asked; the policy decides then
+        return -1
+
+
+def _single(error: BaseException) -> list[BaseException]:
+    """Return the error, or if it is a group, those in it and in its groups, however deep."""
+    found: list[BaseException] = []
+    left = [error]
+    while left:
+        one = left.pop()
+        if isinstance(one, BaseExceptionGroup):
+            # Of unknown members, to a checker.
+            left += cast("BaseExceptionGroup[BaseException]", one).exceptions
+        else:
+            found.append(one)
+    return found
 
 
 def step_error(error: Error, step: str) -> StepError:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Generic, NoReturn, TypeVar, overload
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, overload
 
 from stepfold import options, serde
 from stepfold.context import Context
@@ -14,13 +14,14 @@ from stepfold.options import CancelOn, Retry, Trigger
 from stepfold.origins import Origins
 from stepfold.serde import Reader, reader_of
 from stepfold.sync import SyncContext
-from stepfold_schemas import entries
+from stepfold_schemas import entries, strict
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 FAILURE_SUFFIX = "-failure"
 FAILURE_RETRIES = 1
+NAME_CHARS_MAX = 255
 _VERSION_CHARS = 12
 
 
@@ -39,6 +40,14 @@ class FunctionOptions:
     version: str | None = None
 
 
+class Home(Protocol):
+    """The app that a function belongs to, as far as the function knows it."""
+
+    def add(self, function: "Function[Any]", /) -> None:
+        """Take a function in."""
+        ...
+
+
 class Function(Generic[R_co]):
     """A durable function.
 
@@ -49,6 +58,7 @@ class Function(Generic[R_co]):
         name: its name for people.
         call: the Python function itself.
         is_async: whether that is an ``async def``.
+        app: the app that it belongs to.
         failure: the function that handles its failures, if there is one.
     """
 
@@ -57,7 +67,7 @@ class Function(Generic[R_co]):
         id: str,  # noqa: A002 - the author's word
         call: Callable[..., object],
         given: FunctionOptions,
-        added: Callable[["Function[Any]"], None],
+        app: Home,
     ) -> None:
         if not callable(call):
             raise TypeError(f"function {id!r}: a Python function is needed, not {call!r}")
@@ -68,7 +78,7 @@ class Function(Generic[R_co]):
         self.is_async = inspect.iscoroutinefunction(call)
         self.failure: Function[Any] | None = None
         self.origins = Origins(call.__module__)
-        self._added = added
+        self.app = app
         self._spec = _declared(self, given)
         self.__doc__ = call.__doc__
         self.__name__ = str(getattr(call, "__name__", id))
@@ -117,8 +127,8 @@ class Function(Generic[R_co]):
         if self.failure is not None:
             raise ValueError(f"function {self.id} has a failure handler already")
         given = FunctionOptions(retries=FAILURE_RETRIES)
-        failure = Function[Any](self.id + FAILURE_SUFFIX, call, given, self._added)
-        self._added(failure)
+        failure = Function[Any](self.id + FAILURE_SUFFIX, call, given, self.app)
+        self.app.add(failure)
         self.failure = failure
         return failure
 
@@ -126,6 +136,8 @@ class Function(Generic[R_co]):
 def _declared(function: Function[Any], given: FunctionOptions) -> entries.FunctionSpec:
     """Return what is declared of a function; refuse what is not well formed."""
     try:
+        strict.check_text("its name", function.name, NAME_CHARS_MAX)
+        strict.check_text("its version", given.version or "", NAME_CHARS_MAX)
         mark = fingerprint(function.call)
         return entries.FunctionSpec(
             function.id,

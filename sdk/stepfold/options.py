@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepfold.durations import Duration, duration_ms
-from stepfold_schemas import entries
+from stepfold_schemas import entries, strict
 
 RETRIES_MAX = 20
+FACTOR_MAX = 1_000_000
 TRIGGERS_MAX = 10
 CANCELLATIONS_MAX = 5
 EVENT_NAME_CHARS_MAX = 255
+EXPRESSION_CHARS_MAX = 4_096
 
 _PATH = re.compile(r"data(\.[A-Za-z_][A-Za-z0-9_]*)+")
 
@@ -72,8 +74,9 @@ def retry_policy(given: int | Retry | None) -> entries.RetryPolicy:
         given = Retry(given)
     if not 0 <= given.retries <= RETRIES_MAX:
         raise ValueError(f"retries is {given.retries}: it must be from 0 to {RETRIES_MAX}")
-    if given.factor < 1:
-        raise ValueError(f"factor is {given.factor}: delays may not shrink, so at least 1")
+    # Written so that a NaN, which is neither below nor above anything, does not pass.
+    if not 1 <= given.factor <= FACTOR_MAX:
+        raise ValueError(f"factor is {given.factor}: it must be from 1 to {FACTOR_MAX:,}")
     if not 0 <= given.jitter <= 1:
         raise ValueError(f"jitter is {given.jitter}: it is a share, from 0 to 1")
     return entries.RetryPolicy(
@@ -104,7 +107,7 @@ def triggers(
     if len(listed) > TRIGGERS_MAX:
         raise ValueError(f"{len(listed)} triggers; the limit is {TRIGGERS_MAX} a function")
     all_ = [Trigger(one) if isinstance(one, str) else one for one in listed]
-    return [entries.Trigger(_event_name(one.event), one.if_ or "") for one in all_]
+    return [entries.Trigger(_event_name(one.event), _expression(one.if_)) for one in all_]
 
 
 def cancellations(given: CancelOn | Sequence[CancelOn] | None) -> list[entries.CancelOn]:
@@ -121,7 +124,7 @@ def cancellations(given: CancelOn | Sequence[CancelOn] | None) -> list[entries.C
     return [
         entries.CancelOn(
             _event_name(one.event),
-            " && ".join(_terms(one)),
+            _expression(" && ".join(_terms(one))),
             0 if one.timeout is None else duration_ms(one.timeout, "timeout of cancel_on"),
         )
         for one in listed
@@ -144,7 +147,7 @@ def idempotency_key(given: str | None) -> str:
     """
     if not given:
         return ""
-    return f"event.{given}" if _PATH.fullmatch(given) else given
+    return f"event.{given}" if _PATH.fullmatch(given) else _expression(given)
 
 
 def checked_path(path: str, what: str) -> str:
@@ -159,10 +162,16 @@ def checked_path(path: str, what: str) -> str:
     return path
 
 
+def _expression(given: str | None) -> str:
+    """Return an expression that can be declared; the engine says whether it means anything."""
+    if not given:
+        return ""
+    strict.check_text("the expression", given, EXPRESSION_CHARS_MAX)
+    return given
+
+
 def _event_name(name: str) -> str:
     if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
         raise ValueError(f"an event's name is text that is not empty, not {name!r}")
-    if len(name) > EVENT_NAME_CHARS_MAX:
-        msg = f"the event's name {name[:40]!r}… has {len(name)} characters"
-        raise ValueError(f"{msg}, the limit is {EVENT_NAME_CHARS_MAX}")
+    strict.check_text("the event's name", name, EVENT_NAME_CHARS_MAX)
     return name

@@ -62,6 +62,10 @@ class Origins:
         known = self._files[file] = self._classify(file, module)
         return known
 
+    def is_own(self, file: str, module: str) -> bool:
+        """Say whether a module that lies in a file is own code."""
+        return bool(self._classify(file, module))
+
     def _classify(self, file: str, module: str) -> bool | None:
         if file.startswith(_TRANSPARENT) or file == _CONTEXTLIB:
             return None

@@ -67,6 +67,10 @@ class Worker(Protocol):
         """A failed step may be tried again now. If not in memory, answer ``missing``."""
         ...
 
+    def leave(self, run: bytes) -> None:
+        """The run may belong to someone else: drop its code. Its attempts go on."""
+        ...
+
     def stop(self, run: bytes) -> None:
         """The run has ended or belongs to someone else: drop it and cancel its attempts."""
         ...

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from stepfold.port import Fact
+from stepfold_schemas import strict
 from stepfold_schemas.entries import (
     AttemptStarted,
     Entry,
@@ -48,6 +49,9 @@ from stepfold_schemas.ids import step_key
 STEP, SLEEP, TIMER, WAIT, SIGNAL, INVOKE = "step", "sleep", "timer", "wait", "signal", "invoke"
 ANY = ""
 """The kind of an outcome that may belong to any operation: one that was refused as it began."""
+
+STEP_ID_CHARS_MAX = 255
+"""The longest id of a step; it is kept with every fact about the step."""
 
 TIMER_ID = "asyncio.timer"
 """The id under which asyncio's timers are counted; they are shown as ``timer``, ``timer:1``."""
@@ -156,6 +160,7 @@ class Replay:
         self.given = 0
         self._lenient = attempt > 1
         self._counts: dict[str, int] = {}
+        self._used: set[bytes] = set()
         self._new: list[Ask] = []
         self._outcomes: deque[Outcome] = deque()
         self._recorded: dict[bytes, Recorded] = {}
@@ -259,15 +264,28 @@ class Replay:
     # The code.
 
     def name(self, id: str) -> tuple[str, bytes]:  # noqa: A002 - the author's word
-        """Count a use of an id; return the name and the key of this use."""
+        """Count a use of an id; return the name and the key of this use.
+
+        An id such as ``a:1`` may be what the second use of ``a`` was, or will be, called: a use
+        whose name is taken has the next number.
+
+        Raises:
+            ValueError: the id is too long, or is not Unicode text.
+        """
         count = self._counts.get(id, 0)
-        self._counts[id] = count + 1
+        if not count:
+            strict.check_text("a step's id", id, STEP_ID_CHARS_MAX)
         key = step_key(id, count)
+        while key in self._used:
+            count += 1
+            key = step_key(id, count)
+        self._counts[id] = count + 1
         if self._stale:
             again = 2
-            while key in self._stale:
+            while key in self._stale or key in self._used:
                 key = step_key(f"{id}:{count}~{again}")
                 again += 1
+        self._used.add(key)
         shown = "timer" if id == TIMER_ID else id
         return (f"{shown}:{count}" if count else shown), key
 

@@ -13,7 +13,7 @@ import logging
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
 import pydantic
@@ -23,6 +23,11 @@ _log = logging.getLogger("stepfold")
 
 OUTCOME_BYTES_MAX = 4 * 1024 * 1024
 """The largest result of a step or a function, as JSON."""
+
+DIGITS_MAX = 4_300
+"""The longest whole number that Python reads."""
+
+_DIGITS_TO_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 
 _PLAIN: frozenset[object] = frozenset(
     (None, type(None), bool, int, float, str, object, Any, list, dict, Sequence, Mapping)
@@ -51,17 +56,31 @@ def dumps(value: object) -> bytes:
     except (pydantic_core.PydanticSerializationError, ValueError, RecursionError) as error:
         reason = str(error).removeprefix("Error serializing to JSON: ")
         raise UnserializableError(f"a {_type_name(value)}: {reason}") from error
-    if b"NaN" in data or b"Infinity" in data:
-        _refuse_nan(value, data)
+    doubtful = b"NaN" in data or b"Infinity" in data
+    if not doubtful and len(data) > DIGITS_MAX:
+        doubtful = b"0" * (DIGITS_MAX + 1) in data.translate(_DIGITS_TO_ZEROS)
+    if doubtful:
+        _check_numbers(value, data)
     return data
 
 
-def _refuse_nan(value: object, data: bytes) -> None:
+def _check_numbers(value: object, data: bytes) -> None:
+    """Refuse what is no number in JSON, or cannot be read back; texts may hold the same."""
     try:
-        pydantic_core.from_json(data, allow_inf_nan=False)
+        json.loads(data, parse_constant=_refuse_constant, parse_int=_check_digits)
     except ValueError as error:
-        msg = f"a {_type_name(value)} that holds NaN or Infinity, which JSON does not have"
-        raise UnserializableError(msg) from error
+        raise UnserializableError(f"a {_type_name(value)} that holds {error}") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name}; JSON has no NaN or Infinity")
+
+
+def _check_digits(digits: str) -> int:
+    if len(digits) > DIGITS_MAX:
+        msg = f"a whole number of {len(digits)} digits; at most {DIGITS_MAX} can be read back"
+        raise ValueError(msg)
+    return 0
 
 
 def _type_name(value: object) -> str:

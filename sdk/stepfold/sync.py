@@ -307,7 +307,8 @@ class ThreadBridge:
 
     def _take(self, handed: _Request | _Ended) -> None:
         self._loop.thread_ended()
-        if not self._left:
+        # It is cancelled a turn before the main task, which awaits it, hears of that.
+        if not self._left and not self._handed.cancelled():
             self._handed.set_result(handed)
             self._scope.done_one()
         elif isinstance(handed, _Request):

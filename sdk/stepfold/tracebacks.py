@@ -18,9 +18,9 @@ def recorded(error: BaseException) -> Error:
 
 def stack_of(error: BaseException) -> str:
     """Return an exception's traceback as text, as long as the end of it fits."""
-    shown = traceback.TracebackException.from_exception(error)
-    _drop_own_frames(shown)
     try:
+        shown = traceback.TracebackException.from_exception(error)
+        _drop_own_frames(shown)
         text = "".join(shown.format())
     except Exception as problem:  # noqa: BLE001 - exceptions of users may break when shown
         text = f"{type(error).__name__} (it cannot be shown: {problem!r})"
@@ -35,14 +35,15 @@ def _message(error: BaseException) -> str:
 
 
 def _drop_own_frames(shown: traceback.TracebackException) -> None:
-    kept = [frame for frame in shown.stack if not frame.filename.startswith(_HERE)]
-    if kept:
-        shown.stack = traceback.StackSummary.from_list(kept)
-    for inner in (shown.__cause__, shown.__context__):
-        if inner is not None:
-            _drop_own_frames(inner)
-    for inner in shown.exceptions or ():
-        _drop_own_frames(inner)
+    # Not by recursion: a chain of causes may be thousands long.
+    left = [shown]
+    while left:
+        one = left.pop()
+        kept = [frame for frame in one.stack if not frame.filename.startswith(_HERE)]
+        if kept:
+            one.stack = traceback.StackSummary.from_list(kept)
+        inner = (one.__cause__, one.__context__, *(one.exceptions or ()))
+        left += [other for other in inner if other is not None]
 
 
 def _clean(text: str, chars_max: int) -> str:

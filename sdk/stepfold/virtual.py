@@ -4,7 +4,9 @@ For tests: a sleep of thirty days takes microseconds, and every run of a test ta
 While threads work for the loop, time stands still.
 """
 
+import math
 import selectors
+from collections.abc import Callable
 
 from stepfold.loop import UserLoop
 
@@ -27,6 +29,9 @@ class _VirtualSelector(selectors.DefaultSelector):
             return ready
         if self.loop.threads:
             return super().select(None)
+        if not self.loop.may_pass(timeout):
+            self.loop.stop()
+            return ready
         if timeout is not None:
             self.loop.advance(timeout)
             return ready
@@ -54,6 +59,7 @@ class VirtualLoop(UserLoop):
         self._start_ms = start_ms
         self._virtual_s = 0.0
         self.threads = 0
+        self._goes_on: Callable[[float], bool] | None = None
         selector = _VirtualSelector()
         selector.loop = self
         super().__init__(selector)
@@ -72,6 +78,25 @@ class VirtualLoop(UserLoop):
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._virtual_s += seconds
+
+    def run_while(self, goes_on: Callable[[float], bool]) -> None:
+        """Run; whenever nothing is ready, ask whether time may pass. Stop when it may not.
+
+        Args:
+            goes_on: is given the time of the next timer, in seconds since the start; infinity if
+                there is none.
+        """
+        self._goes_on = goes_on
+        try:
+            self.run_forever()
+        finally:
+            self._goes_on = None
+
+    def may_pass(self, timeout: float | None) -> bool:
+        """Say whether time may pass, so far in seconds, or for ever; for the selector."""
+        if self._goes_on is None:
+            return True
+        return self._goes_on(math.inf if timeout is None else self._virtual_s + timeout)
 
     def thread_began(self) -> None:
         """A thread works for this loop: time stands still."""

@@ -71,11 +71,13 @@ class NativeWorker:
         self._thread: threading.Thread | None = None
         self._watchdog: Watchdog | None = None
         self._closing = False
+        self._home = contextvars.Context()
 
     # Where it runs.
 
     def run_inline(self, loop: UserLoop) -> None:
         """Run everything on a loop that somebody else turns; only blocking code gets threads."""
+        self._home = contextvars.copy_context()
         self._crew = Crew(loop, self._equipment, self._functions)
 
     def run_in_thread(self) -> None:
@@ -138,6 +140,11 @@ class NativeWorker:
         """Let the next attempt of a step begin."""
         self._put(run, lambda crew: crew.retry(run, step, attempt))
 
+    def leave(self, run: bytes) -> None:
+        """Drop a run's code. Its attempts go on; their outcomes are offered if it is started again."""
+        self._drop_elsewhere(run)
+        self._put(run, lambda crew: crew.drop(run))
+
     def stop(self, run: bytes) -> None:
         """Drop a run and cancel its attempts."""
         self._drop_elsewhere(run)
@@ -159,8 +166,8 @@ class NativeWorker:
             self._wake()
 
     def _wake(self) -> None:
-        # In a context of its own: the caller's may be that of user code.
-        crew, context = self._crew, contextvars.Context()
+        # In its own context: the caller's may be that of user code.
+        crew, context = self._crew, self._home.copy()
         if self._thread is None:
             crew.loop.call_soon(self._do_all, crew, context=context)
         elif not crew.loop.is_closed():

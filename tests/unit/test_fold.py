@@ -102,7 +102,7 @@ def test_seq_and_offset_are_found_behind_claims_and_void_records() -> None:
         decision(2, 2, completed("a")),
         decision(2, 3, completed("b")),
     )
-    assert [state.offset_hint(seq) for seq in (1, 2, 3)] == [1, 4, 5]
+    assert [state.places.hint(seq) for seq in (1, 2, 3)] == [1, 4, 5]
 
 
 def test_a_death_counts_only_if_nothing_released_the_partition() -> None:
@@ -149,8 +149,8 @@ def test_a_fold_from_a_round_knows_where_older_decisions_lie() -> None:
         decision(2, 3, completed("b")),
     ]
     whole, _ = folded(*before)
-    restated = decision(2, 4, *begin_round(whole, []))
+    restated = decision(2, 4, *begin_round(whole, [], 3))
     part = Partition(0, 1)
     begin(part, restated)
     assert fold(part, restated, 5)
-    assert [part.offset_hint(seq) for seq in (1, 2, 3, 4)] == [1, 3, 4, 5]
+    assert [part.places.hint(seq) for seq in (1, 2, 3, 4)] == [1, 3, 4, 5]

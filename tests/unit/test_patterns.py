@@ -55,7 +55,7 @@ def test_a_good_pattern_is_accepted(pattern: str) -> None:
     ("pattern", "says"),
     [
         ("", "must not be empty"),
-        ("x" * 256, "256 characters; at most 255"),
+        ("x" * 256, "256 characters, the limit is 255"),
         ("*", "only at the end"),
         ("/*", "only at the end"),
         ("a*", "only at the end"),

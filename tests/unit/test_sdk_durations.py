@@ -54,7 +54,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         assert duration_ms(text) >= 0
     except ValueError as error:
-        assert text in str(error) or repr(text) in str(error)  # noqa: PT017
+        # Its beginning, if it is long.
+        assert repr(text[:80])[1:-1] in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,9 @@ class Scripted:
     def retry(self, run: bytes, step: bytes, attempt: int) -> None:
         raise AssertionError(f"nothing fails here: {run!r} {step!r} {attempt}")
 
+    def leave(self, run: bytes) -> None:
+        pass
+
     def stop(self, run: bytes) -> None:
         self._briefs.pop(run, None)
 
@@ -153,8 +156,8 @@ class Here:
         """Poll until the event's run is there and, if given, has this status in our words."""
 
         async def look() -> dict[str, Any] | None:
-            _, body = await self.ask("GET", f"/v1/events/{event}/runs")
-            if not body["data"]:
+            code, body = await self.ask("GET", f"/v1/events/{event}/runs")
+            if code == 503 or not body["data"]:  # the index is being made
                 return None
             _, found = await self.ask("GET", f"/stepfold/v1/runs/{body['data'][0]['run_id']}")
             run: dict[str, Any] = found["data"]

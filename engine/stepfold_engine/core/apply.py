@@ -183,9 +183,7 @@ def _restated_partition(state: Partition, e: PartitionRestated, d: Decision) -> 
     if not state.incarnation:
         state.node, state.incarnation = e.node, e.incarnation
     # In a fold that begins here, only this record's own place is known so far.
-    first = state.places[0][0] if state.places else d.seq
-    older = [(place.seq, place.delta) for place in e.places if place.seq < first]
-    state.places = older + state.places
+    state.places.adopt(((place.seq, place.delta) for place in e.places), d.seq)
     if not state.trials.suspects:
         state.trials.unclean = max(state.trials.unclean, e.unclean)
         state.trials.width = e.width

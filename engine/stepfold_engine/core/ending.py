@@ -1,14 +1,13 @@
 """What the beginning and the end of a run entail, wherever they are decided."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stepfold_engine.core.draft import Draft
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.run import Run
-from stepfold_schemas import codec
+from stepfold_schemas import codec, strict
 from stepfold_schemas.entries import (
-    Cancellation,
     Error,
     FunctionSpec,
     Invoker,
@@ -35,7 +34,6 @@ def start_run(  # noqa: PLR0913 - the parts of one fact
     due_ms: int = 0,
     event_ids: list[str] | None = None,
     remembered: bool = False,
-    cancellations: list[Cancellation] | None = None,
     invoker: Invoker | None = None,
 ) -> None:
     """Add the entry that a run of this function exists; its code begins at ``due_ms``."""
@@ -53,7 +51,7 @@ def start_run(  # noqa: PLR0913 - the parts of one fact
             begin_ms + spec.start_timeout_ms if spec.start_timeout_ms else 0,
             begin_ms + spec.finish_timeout_ms if spec.finish_timeout_ms else 0,
             spec.retry,
-            cancellations or [],
+            [],
             spec.on_failure,
             invoker,
         )
@@ -94,13 +92,29 @@ def cancel_run(draft: Draft, run: Run, reason: str, count: int) -> None:
 def failure_event(run: Run, error: Error, now_ms: int, events: Sequence[bytes]) -> Event:
     """Make the event that a failure handler gets."""
     text = ulid_text(run.id)
-    data = {
-        "function_id": run.function,
-        "run_id": text,
-        "event": values_of(codec.decode_event(events[0])) if events else None,
-        "error": {"name": error.name, "message": error.message, "stack": error.stack},
+    parts = {
+        b"function_id": json_bytes(run.function),
+        b"run_id": json_bytes(text),
+        b"event": _written(codec.decode_event(events[0])) if events else b"null",
+        b"error": json_bytes({"name": error.name, "message": error.message, "stack": error.stack}),
     }
-    return Event(FAILED_EVENT, json_bytes(data), f"failure-{text}", now_ms, received_ms=now_ms)
+    return Event(FAILED_EVENT, _joined(parts), f"failure-{text}", now_ms, received_ms=now_ms)
+
+
+def _written(event: Event) -> bytes:
+    """Write an event as JSON. Its data stays as it is: written anew it might be far longer."""
+    parts = {
+        b"name": json_bytes(event.name),
+        b"data": event.data,
+        b"id": json_bytes(event.id or event.internal),
+        b"ts": b"%d" % event.ts,
+        b"user": event.user,
+    }
+    return _joined(parts)
+
+
+def _joined(parts: Mapping[bytes, bytes]) -> bytes:
+    return b"{" + b",".join(b'"%s":%s' % part for part in parts.items()) + b"}"
 
 
 def _tell_others(draft: Draft, run: Run, data: bytes, error: Error | None, count: int) -> None:
@@ -115,14 +129,25 @@ def _tell_others(draft: Draft, run: Run, data: bytes, error: Error | None, count
 
 
 def values_of(event: Event) -> dict[str, object]:
-    """Return an event as plain values, as expressions and functions see it."""
+    """Return an event as plain values, as expressions and functions see it.
+
+    Raises:
+        ValueError: its data, or its user, is not a JSON object that everybody can read.
+    """
     return {
         "name": event.name,
-        "data": json.loads(event.data),
+        "data": _object(event, "data", event.data),
         "id": event.id or event.internal,
         "ts": event.ts,
-        "user": json.loads(event.user),
+        "user": _object(event, "user", event.user),
     }
+
+
+def _object(event: Event, field: str, data: bytes) -> dict[str, object]:
+    try:
+        return strict.read_object(data)
+    except ValueError as error:
+        raise ValueError(f"event {event.name}: {field}: {error}") from error
 
 
 def json_bytes(value: object) -> bytes:

@@ -6,12 +6,29 @@ rest of that epoch. So duplicates, records after a hole and a zombie's late appe
 every reader, for ever, by the log's own order.
 """
 
+from dataclasses import dataclass
+from typing import Protocol
+
 from stepfold_engine.core.apply import apply
 from stepfold_engine.core.partition import Partition
-from stepfold_schemas.entries import Decision, PartitionClaimed, PartitionRestated, SeqPlace
+from stepfold_schemas.entries import Decision, PartitionClaimed, PartitionRestated
 
-PLACES_MAX = 1_000
-"""How many shifts between seq and offset are kept; older ones merge into an earlier hint."""
+
+class Term(Protocol):
+    """What says which record counts next: the epoch, its last seq, and whether it has a hole."""
+
+    epoch: int
+    seq: int
+    broken: bool
+
+
+@dataclass(slots=True)
+class Cursor:
+    """A reader's term: it knows which records count without making the state."""
+
+    epoch: int = 0
+    seq: int = 0
+    broken: bool = False
 
 
 def claim_in(decision: Decision) -> PartitionClaimed | None:
@@ -22,21 +39,37 @@ def claim_in(decision: Decision) -> PartitionClaimed | None:
     return None
 
 
-def accepts(state: Partition, decision: Decision) -> bool:
-    """Say whether a record counts in this state."""
+def accepts(term: Term, decision: Decision) -> bool:
+    """Say whether a record counts in this term."""
     if (claim := claim_in(decision)) is not None:
-        return claim.epoch == state.epoch + 1
-    return decision.epoch == state.epoch and not state.broken and decision.seq == state.seq + 1
+        return claim.epoch == term.epoch + 1
+    return decision.epoch == term.epoch and not term.broken and decision.seq == term.seq + 1
+
+
+def notes_hole(term: Term, decision: Decision) -> bool:
+    """Say whether a record that does not count shows that others before it are missing."""
+    return decision.epoch == term.epoch and decision.seq > term.seq + 1
+
+
+def follow(cursor: Cursor, decision: Decision) -> bool:
+    """Move a reader's cursor over a record; say whether the record counts."""
+    if not accepts(cursor, decision):
+        cursor.broken |= notes_hole(cursor, decision)
+        return False
+    if (claim := claim_in(decision)) is not None:
+        cursor.epoch, cursor.broken = claim.epoch, False
+    else:
+        cursor.seq = decision.seq
+    return True
 
 
 def fold(state: Partition, decision: Decision, offset: int) -> bool:
     """Apply a record of the journal if it counts; say whether it did."""
     if not accepts(state, decision):
-        if decision.epoch == state.epoch and decision.seq > state.seq + 1:
-            state.broken = True
+        state.broken |= notes_hole(state, decision)
         return False
     if claim_in(decision) is None:
-        note_place(state, decision.seq, offset)
+        state.places.note(decision.seq, offset)
     apply(state, decision)
     return True
 
@@ -46,20 +79,3 @@ def begin(state: Partition, decision: Decision) -> None:
     assert isinstance(decision.entries[0], PartitionRestated), "a log begins with a round"
     state.epoch, state.seq = decision.epoch, decision.seq - 1
     state.released = False
-
-
-def note_place(state: Partition, seq: int, offset: int) -> None:
-    """Remember where a confirmed record lies, if that does not follow from those before."""
-    delta = offset - seq
-    places = state.places
-    if places and places[-1][1] == delta:
-        return
-    places.append((seq, delta))
-    if len(places) > PLACES_MAX:
-        # An earlier delta is a lower bound for later records, so a middle one may go.
-        del places[PLACES_MAX // 2]
-
-
-def places_of(state: Partition) -> list[SeqPlace]:
-    """Return the places as they are restated."""
-    return [SeqPlace(seq, delta) for seq, delta in state.places]

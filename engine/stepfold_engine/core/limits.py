@@ -4,6 +4,15 @@ from dataclasses import dataclass
 
 DAY_MS = 86_400_000
 
+NAME_CHARS_MAX = 255
+"""The longest name of a signal or id of a function."""
+
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+"""The most that one run, or somebody outside, says to another: a signal's data, a result."""
+
+CONDITIONS_BYTES_MAX = 2 * 1024 * 1024
+"""All conditions of one run's waits: they are part of its head, which is one record."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 
 from stepfold_engine.core.patterns import patterns_of
+from stepfold_engine.core.places import Places
 from stepfold_engine.core.run import RunTable
 from stepfold_engine.core.timers import Timers
 from stepfold_engine.core.waits import WaitIndex
@@ -72,7 +73,7 @@ class Partition:
         queued: the number of the last message to each partition; ``unsent`` holds those that
             are not known to lie in its inbox.
         taken: the number of the last message taken from each partition.
-        places: seq to offset: from ``seq`` on, offset is at least seq + delta.
+        places: where decisions lie.
         round: the number of the last round of restating that began, at ``round_at_ms``
             and with decision ``round_at_seq``;
             ``round_open`` until it ends.
@@ -104,7 +105,7 @@ class Partition:
     taken: dict[int, int] = field(default_factory=dict[int, int])
     requests: dict[bytes, RequestAnswered] = field(default_factory=dict[bytes, RequestAnswered])
     trials: Trials = field(default_factory=Trials)
-    places: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    places: Places = field(default_factory=Places)
     round: int = 0
     round_open: bool = False
     round_at_ms: int = 0
@@ -119,13 +120,6 @@ class Partition:
         """Return the functions that an event of this name may start, by id."""
         ids = {i for p in patterns_of(name) for i in self.by_trigger.get(p, ())}
         return [self.functions[i] for i in sorted(ids)]
-
-    def offset_hint(self, seq: int) -> int:
-        """Return an offset of the journal at or before the record with this seq."""
-        for first, delta in reversed(self.places):
-            if first <= seq:
-                return seq + delta
-        return 0
 
     def declare(self, entry: FunctionsDeclared) -> None:
         """Put an app's list of functions in force. Called by ``apply``."""

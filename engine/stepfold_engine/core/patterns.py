@@ -4,6 +4,8 @@ A pattern is an event's name, or a beginning followed by ``/*`` or ``.*``. There
 wildcard: a bare ``*`` is an ordinary name that no event has.
 """
 
+from stepfold_schemas import strict
+
 PATTERN_CHARS_MAX = 255
 """As long as an event's name may be, so that patterns can be kept in the same index."""
 
@@ -45,11 +47,7 @@ def check_pattern(pattern: str) -> None:
     """
     if not pattern:
         raise ValueError("an event's name must not be empty")
-    if len(pattern) > PATTERN_CHARS_MAX:
-        raise ValueError(
-            f"the event's name {pattern[:40]!r}… has {len(pattern)} characters;"
-            f" at most {PATTERN_CHARS_MAX} are allowed"
-        )
+    strict.check_text("the event's name", pattern, PATTERN_CHARS_MAX)
     beginning = pattern[:-2] if pattern.endswith(_WILDCARD_ENDS) else pattern
     if "*" in beginning or not beginning:
         raise ValueError(

@@ -61,6 +61,11 @@ class Run:
     received: list[str] = field(default_factory=list[str])
 
     @property
+    def waits_until_ms(self) -> int:
+        """When its code may begin, or begin again; 0 if it may already."""
+        return self.retry_at_ms if self.begun else self.due_ms
+
+    @property
     def steps(self) -> int:
         """How many steps and operations the run has asked for, as far as is recorded."""
         return len(self.done) + len(self.operations)

@@ -16,10 +16,14 @@ from stepfold_engine.expressions import syntax
 from stepfold_engine.expressions.expression import Expression, compile_expression, shown
 from stepfold_engine.expressions.syntax import Node
 from stepfold_engine.expressions.values import DEPTH_MAX, MISSING, Fields, canonical, child
+from stepfold_schemas import strict
 from stepfold_schemas.entries import Condition, Term
 
 PATH_CHARS_MAX = 255
 """The longest dotted path of a ``match``."""
+
+BOUND_BYTES_MAX = 32 * 1024
+"""How much of a trigger a condition may carry. It is kept with the run for as long as it waits."""
 
 
 def bind(
@@ -46,10 +50,14 @@ def bind(
     terms = [_match_term(match, trigger)] if match else []
     if not expression:
         return Condition(event_name_pattern, terms=terms)
+    if not isinstance(expression, str):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+        raise InvalidOptionError(f"an expression is text, not a {type(expression).__name__}")
     compiled = compile_expression(expression)
     bound = _bindings(compiled, trigger)
+    encoded = _encoded(compiled, bound)
+    _check_bound(f"the expression {shown(compiled.text)} reads", len(encoded))
     terms += (term for term in _expression_terms(compiled.tree, bound) if term not in terms)
-    return Condition(event_name_pattern, compiled.text, _encoded(compiled, bound), terms)
+    return Condition(event_name_pattern, compiled.text, encoded, terms)
 
 
 def holds(condition: Condition, candidate: Mapping[str, object], now_ms: int | None = None) -> bool:
@@ -87,13 +95,25 @@ def _match_term(match: str, trigger: Mapping[str, object]) -> Term:
             f"match {match[:PATH_CHARS_MAX]!r} is no path; write one like 'data.order_id', of at"
             f" most {PATH_CHARS_MAX} characters"
         )
+    try:
+        strict.check_text("match", match, PATH_CHARS_MAX)
+    except ValueError as error:
+        raise InvalidOptionError(str(error)) from None
     value = canonical(value_at(trigger, match))
     if not value:
         raise InvalidOptionError(
             f"match {match!r}: the trigger's value there cannot be compared; it must be JSON, and"
             f" nested at most {DEPTH_MAX} levels deep"
         )
+    _check_bound(f"match {match!r}: the trigger has", len(value))
     return Term(match, value)
+
+
+def _check_bound(what: str, size: int) -> None:
+    if size > BOUND_BYTES_MAX:
+        raise InvalidOptionError(
+            f"{what} {size} bytes of the trigger; at most {BOUND_BYTES_MAX} can be compared"
+        )
 
 
 def _bindings(compiled: Expression, trigger: Mapping[str, object]) -> Fields:

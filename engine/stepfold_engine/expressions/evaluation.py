@@ -32,6 +32,9 @@ from stepfold_engine.expressions.values import (
 
 Evaluator = Callable[[Scope], object]
 
+NAME_SHOWN_CHARS = 40
+"""How much of a name a message shows."""
+
 SHORT_TEXT_CHARS = 1_000
 """Texts up to here are compared without being counted as work."""
 
@@ -129,7 +132,8 @@ def _path(start: Evaluator, keys: tuple[str, ...]) -> Evaluator:
 
 def _variable(name: str, place: syntax.Place, variables: Variables) -> Evaluator:
     if name not in variables:
-        raise UnreadableError(f"there is no {name!r}; an expression reads event and async", place)
+        there_is_no = f"there is no {name[:NAME_SHOWN_CHARS]!r}"
+        raise UnreadableError(f"{there_is_no}; an expression reads event and async", place)
     index = len(variables) - 1 - variables[::-1].index(name)
     return lambda scope: scope.names[index]
 
@@ -150,7 +154,7 @@ def _calling(node: syntax.Call, variables: Variables) -> Evaluator:
     table = FUNCTIONS if node.target is None else METHODS
     function = table.get(node.function)
     written = node.arguments if node.target is None else (node.target, *node.arguments)
-    called = f"{'' if node.target is None else '.'}{node.function}()"
+    called = f"{'' if node.target is None else '.'}{node.function[:NAME_SHOWN_CHARS]}()"
     if function is None:
         raise UnreadableError(f"there is no {called}", node.place)
     if len(written) != function.arguments:

@@ -15,6 +15,8 @@ BRACKETS_MAX = 64
 
 _UINT_MAX = 2**64 - 1
 
+_HALF = re.compile("[\ud800-\udfff]")
+
 _TOKEN = re.compile(
     r"""
       (?P<space>   [\t\n\f\r ]+ | //[^\n]* )
@@ -66,6 +68,10 @@ def check_tokens(text: str) -> None:
             follow each other.
     """
     depth, before = 0, None
+    if half := _HALF.search(text):
+        # It could not be kept: nothing writes it as UTF-8.
+        where = place_at(text, half.start())
+        raise UnreadableError("half of a surrogate pair is not Unicode text", where)
     for token in _TOKEN.finditer(text):
         what = token.lastgroup
         if what == "space":

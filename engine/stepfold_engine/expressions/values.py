@@ -9,7 +9,6 @@ Numbers of events are doubles in the dialect; here a whole number stays exact, s
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, TypeGuard, cast
@@ -117,7 +116,8 @@ def truthy(value: object) -> bool:
     if value is None or value is MISSING:
         return False
     if isinstance(value, (int, float)):
-        return value != 0 and not math.isnan(value)
+        # Not by ``math.isnan``, which takes no whole number beyond a double's range.
+        return value != 0 and value == value  # noqa: PLR0124 - a NaN is not equal to itself
     return value != "" if isinstance(value, str) else True
 
 

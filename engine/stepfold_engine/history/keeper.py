@@ -144,10 +144,10 @@ class Keeper:
         bounds = await log.bounds(JOURNAL, number)
         offset = bounds.start
         if place is not None:
-            offset = owner.state.offset_hint(place.seq)
+            offset = owner.state.places.hint(place.seq)
             if place.seq > owner.confirmed_seq or offset < bounds.start:
                 raise LookupError(f"journal/{number} does not go back to {place}")
-        follower = Follower(number, owner.state.count, place, at_start=bounds.start == 0)
+        follower = Follower(number, place, at_start=bounds.start == 0)
         while follower.seq < owner.confirmed_seq - LAG_MAX:
             offset = await self._read(follower, number, offset)
         # From here on decisions are kept as they are confirmed; those before are still read.

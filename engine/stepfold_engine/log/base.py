@@ -23,8 +23,9 @@ JOURNAL = "journal"
 DEAD_LETTERS = "dead-letters"
 TOPICS = (EVENTS, INBOX, JOURNAL, DEAD_LETTERS)
 
-RECORD_BYTES_MAX = 8 * 1024 * 1024
-"""The largest record any log takes: a step's outcome (4 MiB) or a batch of events, and room."""
+RECORD_BYTES_MAX = 9 * 1024 * 1024
+"""The largest record any log takes: a run's result (4 MiB), again in the message that tells its
+invoker, and room."""
 
 Headers = tuple[tuple[str, bytes], ...]
 

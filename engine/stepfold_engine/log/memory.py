@@ -27,14 +27,35 @@ class _Partition:
     def end(self) -> int:
         return self.start + len(self.records)
 
+    def copied(self) -> "_Partition":
+        copy = _Partition()
+        copy.start, copy.last_ms, copy.records = self.start, self.last_ms, list(self.records)
+        return copy
+
 
 class MemoryLog:
-    """All topics, each with ``partitions`` partitions, in lists (``log.base.Log``)."""
+    """All topics, each with ``partitions`` partitions, in lists (``log.base.Log``).
 
-    def __init__(self, partitions: int, now_ms: Callable[[], int]) -> None:
+    Args:
+        partitions: how many partitions each topic has.
+        now_ms: says the time of appends.
+        like: a log whose records are taken over: what a process finds that starts again. It may be
+            of another event loop.
+    """
+
+    def __init__(
+        self, partitions: int, now_ms: Callable[[], int], like: "MemoryLog | None" = None
+    ) -> None:
         self._now_ms = now_ms
         self._topics = {t: [_Partition() for _ in range(partitions)] for t in TOPICS}
+        if like is not None:
+            self._topics = {t: [p.copied() for p in found] for t, found in like.topics.items()}
         self._closed = False
+
+    @property
+    def topics(self) -> dict[str, list[_Partition]]:
+        """What it holds."""
+        return self._topics
 
     async def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has."""
@@ -48,6 +69,16 @@ class MemoryLog:
 
     async def append(self, topic: str, partition: int, records: Sequence[NewRecord]) -> int | None:
         """Append records; see the port."""
+        base = self.put(topic, partition, records)
+        await asyncio.sleep(0)
+        return base
+
+    def put(self, topic: str, partition: int, records: Sequence[NewRecord]) -> int:
+        """Append records at once; return the offset of the first.
+
+        Raises:
+            AppendRefusedError: one is too large, or the log is closed.
+        """
         if self._closed:
             raise AppendRefusedError("the log is closed")
         try:
@@ -61,7 +92,6 @@ class MemoryLog:
             found.records.append(Record(base + i, at_ms, r.value, r.key, r.headers))
         found.appended.set()
         found.appended = asyncio.Event()
-        await asyncio.sleep(0)
         return base
 
     async def read(

@@ -34,10 +34,15 @@ from stepfold_engine.wire.replies import (
     on_engine_error,
     release,
 )
+from stepfold_schemas import strict
 from stepfold_schemas.ids import parse_ulid, ulid_text
 
 LIMIT_MAX = 1_000
 SIGNAL_CHARS_MAX = 255
+NUMBER_MAX = (1 << 47) - 1
+"""Numbers in questions are counts and times."""
+
+SHOWN_CHARS = 80
 
 
 class Api:
@@ -129,7 +134,8 @@ class Api:
             text = json.dumps(given.get("data"), ensure_ascii=False, allow_nan=False)
             data = text.encode()
             name.encode()
-        except ValueError as error:
+            strict.check_nesting(data)
+        except (ValueError, RecursionError) as error:
             raise BadRequestError(f"the signal's name or data cannot be kept: {error}") from error
         run = await self.node.signal(name, data)
         if run is None:
@@ -268,12 +274,16 @@ def build_app(
         405: _on_no_route,
         Exception: on_any_error,
     }
-    return Starlette(routes=routes, middleware=[cors], exception_handlers=handlers)
+    app = Starlette(routes=routes, middleware=[cors], exception_handlers=handlers)
+    # A redirect would be made of the Host header; a path with a slash too many is just unknown.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _on_no_route(request: Request, error: Exception) -> Response:
     status = int(getattr(error, "status_code", 404))
-    return error_reply(status, f"no route {request.method} {request.url.path}")
+    # Not ``request.url``, which is made of the Host header, whose bytes are anybody's.
+    return error_reply(status, f"no route {request.method} {request.scope['path']}")
 
 
 async def _json_object(request: Request) -> Mapping[str, object]:
@@ -296,9 +306,12 @@ def _ulid(text: str, what: str) -> bytes:
 def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, "")
     try:
-        return int(text) if text else default
+        found = int(text) if text else default
     except ValueError as error:
-        raise BadRequestError(f"{name} is not a number: {text}") from error
+        raise BadRequestError(f"{name} is not a number: {text[:SHOWN_CHARS]}") from error
+    if abs(found) > NUMBER_MAX:
+        raise BadRequestError(f"{name} is out of range: {text[:SHOWN_CHARS]}")
+    return found
 
 
 def _limit(request: Request) -> int:
@@ -309,9 +322,10 @@ def _time(request: Request, name: str) -> int:
     """Read a time given as RFC 3339 or in milliseconds; 0 if it is not given."""
     text = request.query_params.get(name, "")
     if not text or text.isdecimal():
-        return int(text or 0)
+        return _number(request, name, 0)
     try:
         at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadRequestError(f"{name} is not a time (RFC 3339): {text}") from error
-    return int(at.timestamp() * 1000)
+        return int(at.timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        shown = text[:SHOWN_CHARS]
+        raise BadRequestError(f"{name} is not a time (RFC 3339): {shown}") from error

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from stepfold_engine.errors import EngineError, RequestRefusedError
 from stepfold_engine.node import Node
-from stepfold_engine.wire.replies import error_reply, json_reply, status_of
+from stepfold_engine.wire.replies import error_reply, json_reply, shortened, status_of
 from stepfold_schemas.events import (
     EVENT_BYTES_MAX,
     EVENTS_A_REQUEST_MAX,
@@ -26,6 +26,7 @@ from stepfold_schemas.events import (
     check_event,
 )
 from stepfold_schemas.ids import run_id, ulid_text
+from stepfold_schemas.strict import NestingError, check_nesting
 
 SEED_HEADER = "x-inngest-event-id-seed"
 SEED_BYTES = 10
@@ -35,6 +36,7 @@ BODY_BYTES_MAX = 256 << 20
 BYTES_AT_ONCE_MAX = 512 << 20
 """Of all bodies that are being taken in; more is refused for now."""
 
+SHOWN_CHARS = 100
 _INFINITE = (math.inf, -math.inf)
 
 
@@ -159,7 +161,7 @@ def _text(given: Mapping[str, object], field: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InvalidEventError(f"event {field} is not a string: {json.dumps(value)[:100]}")
+        raise InvalidEventError(f"event {field} is not a string: {_shown(value)}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -181,9 +183,12 @@ def _bytes(value: dict[str, object], field: str, name: str) -> bytes:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         data = text.encode()
+        check_nesting(data)
     except UnicodeEncodeError as error:
         why = f"event {name}: {field} holds half of a surrogate pair, which is not Unicode text"
         raise InvalidEventError(why) from error
+    except NestingError as error:
+        raise InvalidEventError(f"event {name}: {field}: {error}") from error
     except ValueError as error:
         why = f"event {name}: {field} holds a number too large for a double"
         raise InvalidEventError(why) from error
@@ -199,9 +204,15 @@ def _time(value: object, name: str) -> int:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value in _INFINITE:
-        text = f"event {name}: ts is not a number of milliseconds: {json.dumps(value)[:100]}"
-        raise InvalidEventError(text)
+        raise InvalidEventError(f"event {name}: ts is not a number of milliseconds: {_shown(value)}")
     return int(value)
+
+
+def _shown(value: object) -> str:
+    try:
+        return json.dumps(value)[:SHOWN_CHARS]
+    except RecursionError:
+        return "something that is nested too deeply"
 
 
 def parse_seed(text: str) -> tuple[int, bytes] | None:
@@ -232,4 +243,4 @@ def seeded_id(seed: tuple[int, bytes], index: int) -> str:
 
 def _refusal(ids: list[str], status: int, message: str) -> Response:
     # A list of one empty id when nothing was accepted: clients rely on it.
-    return json_reply({"ids": ids or [""], "status": status, "error": message}, status)
+    return json_reply({"ids": ids or [""], "status": status, "error": shortened(message)}, status)

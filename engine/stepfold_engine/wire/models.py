@@ -1,12 +1,11 @@
 """The JSON forms of events, runs and entries."""
 
-import json
 from dataclasses import fields, is_dataclass
 
 from stepfold.port import Fact
 from stepfold_engine.history import Outcome, RunView, Waiting
 from stepfold_engine.wire.replies import rfc3339
-from stepfold_schemas import codec
+from stepfold_schemas import codec, strict
 from stepfold_schemas.entries import Error
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import ulid_text
@@ -148,8 +147,8 @@ def _plain_bytes(name: str, value: bytes) -> object:
 
 
 def loaded(data: bytes) -> object:
-    """Read JSON that was written by us; bytes that are none are shown as text."""
+    """Read JSON; bytes that are none, or that an answer could not hold, are shown as text."""
     try:
-        return json.loads(data)
+        return strict.read(data)
     except ValueError:
         return data.decode(errors="replace")

@@ -18,6 +18,11 @@ from stepfold_engine.errors import (
 
 _log = logging.getLogger("stepfold")
 
+MESSAGE_CHARS_MAX = 1_000
+
+_LAST_MS = 253_402_300_799_000
+"""The last second of the year 9999."""
+
 
 class BadRequestError(RequestRefusedError):
     """The caller is wrong; the message says how."""
@@ -47,8 +52,13 @@ def data_reply(data: object, **metadata: object) -> Response:
 
 
 def error_reply(status: int, message: str, **more: object) -> Response:
-    """Return an error in the envelope of every endpoint."""
-    return json_reply({**more, "error": message, "status": status}, status)
+    """Return an error in the envelope of every endpoint; what it quotes may be cut off."""
+    return json_reply({**more, "error": shortened(message), "status": status}, status)
+
+
+def shortened(message: str) -> str:
+    """Return the beginning of a message that quotes what somebody sent, however long that was."""
+    return message if len(message) <= MESSAGE_CHARS_MAX else message[:MESSAGE_CHARS_MAX] + "…"
 
 
 def status_of(error: EngineError) -> int:
@@ -74,15 +84,19 @@ async def on_engine_error(_: Request, error: Exception) -> Response:
 
 async def on_any_error(request: Request, error: Exception) -> Response:
     """Answer for an error of ours, without details."""
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    # Not ``request.url``, which is made of the Host header, whose bytes are anybody's.
+    _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
     return error_reply(500, "internal error; the engine's log has the details")
 
 
 def rfc3339(at_ms: int | None) -> str:
     """Write a time, or now, as RFC 3339 in UTC with milliseconds.
 
-    >>> rfc3339(1_756_000_000_123)
-    '2025-08-24T01:46:40.123Z'
+    What other producers write for a time may lie outside of all years; the nearest is shown.
+
+    >>> rfc3339(1_756_000_000_123), rfc3339(-1)
+    ('2025-08-24T01:46:40.123Z', '1970-01-01T00:00:00.000Z')
     """
-    at = datetime.now(UTC) if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC)
+    shown_ms = None if at_ms is None else min(max(at_ms, 0), _LAST_MS)
+    at = datetime.now(UTC) if shown_ms is None else datetime.fromtimestamp(shown_ms / 1000, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

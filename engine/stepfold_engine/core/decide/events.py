@@ -1,31 +1,41 @@
 """An event arrived: it starts runs here if this is its home, and wakes or cancels any of ours."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from hashlib import sha1
 
 from stepfold_engine.core.draft import Draft
-from stepfold_engine.core.ending import cancel_run, start_run
+from stepfold_engine.core.ending import cancel_run, fail_run, start_run
 from stepfold_engine.core.inputs import EventArrived, LookbackEnded
 from stepfold_engine.core.limits import DAY_MS
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.patterns import matches
-from stepfold_engine.core.run import Run
+from stepfold_engine.core.run import Run, started
 from stepfold_engine.core.waits import Ref
 from stepfold_engine.errors import InvalidOptionError
 from stepfold_schemas.entries import (
     Cancellation,
     CancelOn,
     Entry,
+    Error,
     EventMatched,
     FunctionSpec,
     LookbackFinished,
+    RunStarted,
     WaitRef,
 )
-from stepfold_schemas.ids import key_of, partition_of, run_key
+from stepfold_schemas.ids import key_of, partition_of, run_key, time_of
 from stepfold_schemas.messages import RunRequested
 
 REFS_A_DECISION_MAX = 2_000
 """How many waits one record wakes; an event that wakes more is decided in parts."""
+
+LARGE_EVENT_BYTES = 16 * 1024
+"""From here on every run that an event starts is a part of its own, since each holds the event."""
+
+KEY_CHARS_MAX = 200
+"""An idempotency key that is longer stands for itself by its digest."""
 
 CANCEL_TIMEOUT_MS = 366 * DAY_MS
 """How long an event may cancel a run when its author gave no limit."""
@@ -40,10 +50,14 @@ def event_arrived(
     a recovery: what the parts before did is in the state, so it is not found again.
     """
     draft = Draft(state)
-    if part == 0 and arrived.home:
+    large = len(arrived.raw) > LARGE_EVENT_BYTES
+    if arrived.home and (part == 0 or large):
         for spec in state.triggered_by(arrived.event.name):
             if _accepts(spec, arrived, matching):
                 _start(draft, state, spec, arrived, matching, now_ms)
+            if large and draft.entries:
+                yield draft.entries
+                draft = Draft(state)
     refs: list[Ref] = []
     if state.waits.wants(arrived.event.name):
         refs = state.waits.candidates(arrived.event.name, arrived.values, matching.term_value)
@@ -72,7 +86,9 @@ def _start(
     now_ms: int,
 ) -> None:
     """Start a run, here or at the home of its idempotency key."""
-    home, cause, remembered = state.number, f"event {arrived.id}", arrived.remembered
+    # The start of a later part may be tried again by the next owner, when this run has ended.
+    remembered = arrived.remembered or len(arrived.raw) > LARGE_EVENT_BYTES
+    home, cause = state.number, f"event {arrived.id}"
     if spec.idempotency:
         try:
             value = matching.key(spec.idempotency, arrived.values)
@@ -80,6 +96,8 @@ def _start(
             # The event does not have what the key is made of: it is its own key.
             pass
         else:
+            if len(value) > KEY_CHARS_MAX:
+                value = sha1(value.encode(), usedforsecurity=False).hexdigest()
             home, cause = partition_of(f"{spec.id}\0{value}", state.count), f"key {value}"
             remembered = True
     key = run_key(home, spec.id, cause)
@@ -96,15 +114,32 @@ def _start(
             due_ms=arrived.event.ts,
             event_ids=[arrived.id],
             remembered=remembered,
-            cancellations=cancellations_of(spec, arrived.values, matching, now_ms),
         )
+        if spec.cancel_on:
+            add_cancellations(draft, state, spec, arrived.values, matching)
 
 
-def cancellations_of(
-    spec: FunctionSpec, values: Mapping[str, object], matching: Matching, now_ms: int
-) -> list[Cancellation]:
-    """Bind a function's cancellations to the event that starts a run."""
-    return [_cancellation(option, values, matching, now_ms) for option in spec.cancel_on]
+def add_cancellations(
+    draft: Draft,
+    state: Partition,
+    spec: FunctionSpec,
+    values: Mapping[str, object],
+    matching: Matching,
+) -> None:
+    """Bind a function's cancellations to the event that started the draft's last run.
+
+    A run that could not be cancelled as its author said does not go on: it fails.
+    """
+    entry = draft.entries[-1]
+    assert isinstance(entry, RunStarted), "just added"
+    now_ms = time_of(entry.run)
+    try:
+        bound = [_cancellation(option, values, matching, now_ms) for option in spec.cancel_on]
+    except InvalidOptionError as error:
+        refused = Error("InvalidOptionError", f"function {spec.id}: cancel_on: {error}")
+        fail_run(draft, state, started(entry, now_ms), refused, now_ms, entry.events)
+    else:
+        draft.entries[-1] = replace(entry, cancellations=bound)
 
 
 def _cancellation(

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from stepfold_engine.core.decide.events import cancellations_of
+from stepfold_engine.core.decide.events import add_cancellations
 from stepfold_engine.core.draft import Draft
 from stepfold_engine.core.ending import cancel_run, json_bytes, start_run, values_of
 from stepfold_engine.core.inputs import MessageArrived
+from stepfold_engine.core.limits import MESSAGE_BYTES_MAX
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition, digest_of
 from stepfold_engine.core.run import Run
+from stepfold_engine.errors import InvalidOptionError
 from stepfold_schemas import codec
 from stepfold_schemas.entries import (
     Entry,
@@ -44,6 +46,9 @@ from stepfold_schemas.messages import (
     SignalWaitRequested,
     SignalWaitWithdrawn,
 )
+
+DECLARATION_BYTES_MAX = 8 * 1024 * 1024
+"""An app's functions, once for each partition: one decision announces them to all."""
 
 REPLACED_MAX = 100
 """How many replaced declarations of an app are remembered."""
@@ -111,9 +116,10 @@ def _run_requested(a: _Arrival, m: RunRequested) -> None:
         due_ms=m.due_ms,
         event_ids=[event.id or event.internal],
         remembered=m.invoker is None,
-        cancellations=cancellations_of(spec, values_of(event), a.matching, a.now_ms),
         invoker=m.invoker,
     )
+    if spec.cancel_on:
+        add_cancellations(a.draft, a.state, spec, values_of(event), a.matching)
 
 
 def _pending(a: _Arrival, run: bytes, step: bytes, kind: str) -> Run | None:
@@ -178,6 +184,10 @@ def _signal_wait_withdrawn(a: _Arrival, m: SignalWaitWithdrawn) -> None:
 
 def _signal_sent(a: _Arrival, m: SignalSent) -> None:
     holder = a.state.signals.get(m.signal)
+    if len(m.data) > MESSAGE_BYTES_MAX:
+        text = f"signal {m.signal!r}: {len(m.data)} bytes, the limit is {MESSAGE_BYTES_MAX}"
+        a.answer(413, {"error": text})
+        return
     if holder is None:
         a.answer(404, {"error": f"no run waits for the signal {m.signal!r}"})
         return
@@ -200,6 +210,9 @@ def _signal_wait_closed(a: _Arrival, m: SignalWaitClosed) -> None:
 
 
 def _functions_submitted(a: _Arrival, m: FunctionsSubmitted) -> None:
+    if refused := _refusal(a, m):
+        a.answer(400, {"error": refused})
+        return
     current = a.state.declarations.get(m.app)
     old = current.functions if current is not None else []
     functions = _merged(old, m)
@@ -222,6 +235,25 @@ def _functions_submitted(a: _Arrival, m: FunctionsSubmitted) -> None:
     number = current.number + 1 if current is not None else 1
     a.draft.add(FunctionsDeclared(m.app, number, functions, replaced))
     _announce(a, m.app, number, functions, replaced)
+
+
+def _refusal(a: _Arrival, m: FunctionsSubmitted) -> str:
+    """Say what is wrong with the functions, "" if nothing is. Matchers must never find out."""
+    for spec in m.functions:
+        asked = [(t.event, t.expression) for t in spec.triggers]
+        asked += [(c.event, c.expression) for c in spec.cancel_on]
+        for event, expression in (*asked, ("any", spec.idempotency)):
+            try:
+                a.matching.bind(event, expression, "", {})
+            except InvalidOptionError as error:
+                return f"function {spec.id}: {error}"
+    size = len(codec.encode(m)) * a.state.count
+    if size > DECLARATION_BYTES_MAX:
+        return (
+            f"app {m.app}: its functions take {size} bytes in {a.state.count} partitions together;"
+            f" the limit is {DECLARATION_BYTES_MAX}. Shorten expressions, or split the app"
+        )
+    return ""
 
 
 def _announce(

@@ -10,15 +10,16 @@ from typing import Any
 from stepfold_engine.core.draft import Draft
 from stepfold_engine.core.ending import INVOKED_EVENT, complete_run, fail_run
 from stepfold_engine.core.inputs import RunReported
-from stepfold_engine.core.limits import Limits
+from stepfold_engine.core.limits import CONDITIONS_BYTES_MAX, DAY_MS, NAME_CHARS_MAX, Limits
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.retry import retry_delay_ms
 from stepfold_engine.core.run import Run
 from stepfold_engine.errors import InvalidOptionError
-from stepfold_schemas import codec
+from stepfold_schemas import codec, strict
 from stepfold_schemas.entries import (
     AttemptStarted,
+    Condition,
     Entry,
     Error,
     InvokeBegan,
@@ -35,7 +36,7 @@ from stepfold_schemas.entries import (
     TimerSet,
     WaitBegan,
 )
-from stepfold_schemas.events import Event
+from stepfold_schemas.events import EVENT_BYTES_MAX, Event
 from stepfold_schemas.ids import key_of, partition_of, run_key, ulid_text
 from stepfold_schemas.messages import RunRequested, SignalWaitRequested, SignalWaitWithdrawn
 from stepfold_schemas.reports import (
@@ -55,6 +56,9 @@ from stepfold_schemas.reports import (
     RunReturned,
 )
 
+TIMER_MS_MAX = 1_000 * 366 * DAY_MS
+"""An asyncio timer is not a wait and may be set for ever: that is a thousand years."""
+
 START_OF_RUN = -1
 """``AskWait.since_ms``: look back to the run's start."""
 
@@ -62,7 +66,18 @@ START_OF_RUN = -1
 class _Report:
     """What the handlers of a report's items share while they gather its decision."""
 
-    __slots__ = ("draft", "events", "fresh", "limits", "matching", "now_ms", "over", "run", "state")
+    __slots__ = (
+        "conditions_bytes",
+        "draft",
+        "events",
+        "fresh",
+        "limits",
+        "matching",
+        "now_ms",
+        "over",
+        "run",
+        "state",
+    )
 
     def __init__(
         self,
@@ -80,6 +95,7 @@ class _Report:
         self.draft = Draft(state)
         self.now_ms = 0
         self.fresh: set[bytes] = set()
+        self.conditions_bytes = -1
         self.over = False
 
     def is_new(self, step: bytes) -> bool:
@@ -212,7 +228,7 @@ def _sleep(report: _Report, item: AskSleep) -> None:
 def _timer(report: _Report, item: AskTimer) -> None:
     if report.is_new(item.step):
         report.fresh.add(item.step)
-        due_ms = report.now_ms + max(item.delay_ms, 0)
+        due_ms = report.now_ms + min(max(item.delay_ms, 0), TIMER_MS_MAX)
         report.draft.add(TimerSet(report.run.id, item.step, item.name, due_ms))
 
 
@@ -222,17 +238,46 @@ def _wait(report: _Report, item: AskWait) -> None:
     run, now_ms = report.run, report.now_ms
     try:
         condition = report.matching.bind(item.event, item.expression, item.match, item.trigger)
-    except InvalidOptionError as error:
-        refused = Error("InvalidOptionError", f"step {item.name!r}: {error}")
-        report.draft.add(StepFailed(run.id, item.step, item.name, 1, now_ms, refused))
+        _check_conditions(report, condition)
+    except (InvalidOptionError, ValueError) as error:
+        _refuse(report, item, error)
         return
     since_ms = run.started_ms if item.since_ms == START_OF_RUN else item.since_ms
     due_ms = now_ms + min(item.timeout_ms, report.limits.wait_ms)
     report.draft.add(WaitBegan(run.id, item.step, item.name, condition, due_ms, since_ms))
 
 
+def _refuse(report: _Report, item: AskWait | AskSignal | AskInvoke, error: Exception) -> None:
+    """Fail an operation that cannot begin: its code gets an error that says why."""
+    refused = Error("InvalidOptionError", f"step {item.name!r}: {error}")
+    failed = StepFailed(report.run.id, item.step, item.name, 1, report.now_ms, refused)
+    report.draft.add(failed)
+
+
+def _check_conditions(report: _Report, new: Condition) -> None:
+    if report.conditions_bytes < 0:
+        old = [o.condition for o in report.run.operations.values() if o.condition is not None]
+        report.conditions_bytes = sum(map(_size, old))
+    report.conditions_bytes += _size(new)
+    if report.conditions_bytes > CONDITIONS_BYTES_MAX:
+        raise ValueError(
+            f"the conditions of this run's waits take {report.conditions_bytes} bytes together;"
+            f" the limit is {CONDITIONS_BYTES_MAX}. Compare less, or wait for fewer at once"
+        )
+
+
+def _size(condition: Condition) -> int:
+    terms = sum(len(term.path) + len(term.value) for term in condition.terms)
+    return len(condition.event) + len(condition.expression) + len(condition.bindings) + terms
+
+
 def _signal(report: _Report, item: AskSignal) -> None:
     if not _asked(report, item.step, item.name):
+        return
+    try:
+        strict.check_name("the signal's name", item.signal, NAME_CHARS_MAX)
+    except ValueError as error:
+        _refuse(report, item, error)
         return
     run = report.run
     due_ms = report.now_ms + min(item.timeout_ms, report.limits.wait_ms)
@@ -249,6 +294,11 @@ def _invoke(report: _Report, item: AskInvoke) -> None:
     if not _asked(report, item.step, item.name):
         return
     run, now_ms = report.run, report.now_ms
+    try:
+        _check_invocation(item)
+    except ValueError as error:
+        _refuse(report, item, error)
+        return
     due_ms = now_ms + min(item.timeout_ms, report.limits.wait_ms)
     report.draft.add(InvokeBegan(run.id, item.step, item.name, item.function, due_ms))
     cause = f"step {item.step.hex()} of {ulid_text(run.id)}"
@@ -258,6 +308,17 @@ def _invoke(report: _Report, item: AskInvoke) -> None:
     invoker = Invoker(run.id, item.step)
     message = RunRequested(item.function, key, cause, [codec.encode(event)], 0, invoker)
     report.draft.send(home, message)
+
+
+def _check_invocation(item: AskInvoke) -> None:
+    strict.check_name("the function's id", item.function, NAME_CHARS_MAX)
+    if len(item.data) > EVENT_BYTES_MAX:
+        msg = f"the data takes {len(item.data)} bytes of JSON, the limit is {EVENT_BYTES_MAX}"
+        raise ValueError(msg)
+    try:
+        strict.read_object(item.data)
+    except ValueError as error:
+        raise ValueError(f"the data cannot be sent: {error}") from error
 
 
 def _abandon(report: _Report, item: AskAbandon) -> None:

@@ -6,7 +6,6 @@ by then is passed over, and what was made meanwhile lies behind the round's star
 
 from collections.abc import Iterator
 
-from stepfold_engine.core.fold import places_of
 from stepfold_engine.core.inputs import HistoryCopied
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.run import head_of
@@ -22,6 +21,7 @@ from stepfold_schemas.entries import (
     Position,
     RoundFinished,
     RoundPlace,
+    SeqPlace,
     SignalHeld,
 )
 
@@ -31,10 +31,11 @@ Piece = tuple[str, object]
 """What to restate: its kind, and which one."""
 
 
-def begin_round(state: Partition, rounds: list[RoundPlace]) -> list[Entry]:
+def begin_round(state: Partition, rounds: list[RoundPlace], confirmed: int) -> list[Entry]:
     """Return the entry with which a round begins: the partition's counters.
 
-    ``rounds`` are the finished ones before it.
+    ``rounds`` are the finished ones before it; ``confirmed`` is the seq of the last decision whose
+    place in the journal is known.
     """
     trials = state.trials
     return [
@@ -43,7 +44,7 @@ def begin_round(state: Partition, rounds: list[RoundPlace]) -> list[Entry]:
             [Position(t, p, o, part) for (t, p), (o, part) in sorted(state.positions.items())],
             [Counter(p, n) for p, n in sorted(state.queued.items())],
             [Counter(p, n) for p, n in sorted(state.taken.items())],
-            places_of(state),
+            [SeqPlace(seq, delta) for seq, delta in state.places.restated(confirmed)],
             rounds,
             state.node,
             state.incarnation,
@@ -89,7 +90,7 @@ def restate(state: Partition, piece: Piece) -> list[Entry]:
             return [] if message is None else [MessageQueued(destination, number, message)]
         case ("run", bytes(key)):
             run = state.runs.get(key)
-            return [] if run is None else [head_of(run)]
+            return _id_of_ended(state, key) if run is None else [head_of(run)]
         case _:
             raise AssertionError(f"no such piece: {piece}")
 
@@ -110,6 +111,15 @@ def _app(state: Partition, app: str) -> list[Entry]:
         FunctionsDeclared(app, d.number, d.functions, d.replaced),
         FunctionsHeld(app, d.number, d.request, d.held_by),
     ]
+
+
+def _id_of_ended(state: Partition, key: bytes) -> list[Entry]:
+    """Restate the id of a run that ended since the round began.
+
+    Its end lies behind the round's start; who folds from there does not know the run, nor, by its
+    end alone, that its id is to be remembered.
+    """
+    return [IdsRemembered(hour, key) for hour, keys in sorted(state.ended.items()) if key in keys]
 
 
 def _ids(state: Partition, hour: int) -> list[Entry]:

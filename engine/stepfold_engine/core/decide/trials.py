@@ -13,6 +13,7 @@ from stepfold_schemas.entries import (
     SuspectsCleared,
     SuspectsResumed,
 )
+from stepfold_schemas.ids import key_of
 
 
 def next_trial(state: Partition) -> list[Entry]:
@@ -41,7 +42,12 @@ def condemned(state: Partition, limits: Limits) -> Run | None:
 
 
 def condemn(state: Partition, run: Run, now_ms: int, events: list[bytes]) -> list[Entry]:
-    """Return the decision that fails what kills the process: the step under way, else the run."""
+    """Return the decision that fails what kills the process: the step under way, else the run.
+
+    Nothing follows if the run has ended since it was found.
+    """
+    if key_of(run.id) not in state.runs:
+        return []
     running = [o for o in run.operations.values() if o.kind == "running"]
     if len(running) == 1:
         step = running[0]
