@@ -51,9 +51,12 @@ class LogLookbacks:
         """Search for a cancellation older than the run; False if there can be none.
 
         With one partition of events their order is the log's: what came before the trigger was
-        meant for others.
+        meant for others, and what comes after it is seen live. Not so if the run was asked for by
+        another partition, and its events were read here before.
         """
-        if self._partitions == 1:
+        spec = owner.state.functions.get(entry.function)
+        asked_for = entry.invoker is not None or spec is None or spec.idempotency
+        if self._partitions == 1 and not asked_for:
             return False
         event = event_time(entry)
         conditions = [(c.condition, c.expires_ms) for c in entry.cancellations]

@@ -204,7 +204,9 @@ def _time(value: object, name: str) -> int:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value in _INFINITE:
-        raise InvalidEventError(f"event {name}: ts is not a number of milliseconds: {_shown(value)}")
+        raise InvalidEventError(
+            f"event {name}: ts is not a number of milliseconds: {_shown(value)}"
+        )
     return int(value)
 
 
