@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import NoReturn, cast
 
 NESTING_MAX = 500
-"""How deep lists and maps may be nested, so that a reader with half of its stack left can follow."""
+"""How deep lists and maps may nest, so that a reader with half of its stack left can follow."""
 
 _SHOWN_CHARS_MAX = 80
 

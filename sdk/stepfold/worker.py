@@ -141,7 +141,7 @@ class NativeWorker:
         self._put(run, lambda crew: crew.retry(run, step, attempt))
 
     def leave(self, run: bytes) -> None:
-        """Drop a run's code. Its attempts go on; their outcomes are offered if it is started again."""
+        """Drop a run's code. Its attempts go on; what they find is offered if it starts again."""
         self._drop_elsewhere(run)
         self._put(run, lambda crew: crew.drop(run))
 
