@@ -379,15 +379,14 @@ class Replay:
     def stuck(self) -> Divergence | None:
         """Judge code that can go no further by itself, when ``next`` returned None."""
         met = [ask for ask in self.asked.values() if not ask.cancelled]
-        if not self._lenient:
-            if self._outcomes:
-                expected = self._recorded[self._outcomes[0].key]
-                problem = "the journal goes on with something that the code does not ask for"
-                return Divergence(problem, expected, met)
-            if self._recorded:
-                expected = next(iter(self._recorded.values()))
-                problem = "the journal holds an operation that the code does not ask for"
-                return Divergence(problem, expected, met)
+        if not self._lenient and self._outcomes:
+            expected = self._recorded[self._outcomes[0].key]
+            problem = "the journal goes on with something that the code does not ask for"
+            return Divergence(problem, expected, met)
+        if not self._lenient and self._recorded:
+            expected = next(iter(self._recorded.values()))
+            problem = "the journal holds an operation that the code does not ask for"
+            return Divergence(problem, expected, met)
         if self._disowned:
             problem = "the code awaits what, by the journal, it has cancelled"
             return Divergence(problem, None, [ask for ask in met if ask.disowned])
@@ -397,6 +396,5 @@ class Replay:
         """Judge code that has come to its end."""
         if self._lenient or not self._recorded:
             return None
-        expected = next(iter(self._recorded.values()))
         problem = "the function ended, but the journal goes on"
-        return Divergence(problem, expected, [])
+        return Divergence(problem, next(iter(self._recorded.values())), [])
