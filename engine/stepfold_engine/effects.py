@@ -82,7 +82,7 @@ class ProcessEffects:
         """Let the next attempt of a step, or of a run's own code, begin."""
         if retry.step:
             self.native.retry(owner, retry.run, retry.step, retry.attempt)
-        elif not self.native.is_live(retry.run):
+        else:
             self.native.wake(owner, retry.run)
 
     def decided(self, owner: Owner, decision: Decision) -> None:

@@ -199,8 +199,13 @@ class Native:
         self.wake(owner, run)
 
     def wake(self, owner: Owner, run: bytes) -> None:
-        """Start a run with its history, from memory if recovery kept it, else from the log."""
+        """Start a run with its history, from memory if recovery kept it, else from the log.
+
+        A run whose code is with the worker is left to it.
+        """
         if self._closed or self.owners.get(owner.state.number) is not owner:
+            return
+        if run in self._sessions:
             return
         state = owner.state.runs.get(key_of(run))
         if state is None or state.stopped or self._loading.get(run) is owner:
@@ -209,7 +214,7 @@ class Native:
             return  # a timer wakes it; what happened meanwhile is in its history then
         if state.seqs[0] > owner.confirmed_seq:
             # Its beginning, or the copy of it that a round made, has only been decided.
-            self._loop.call_later(UNCONFIRMED_S, self._wake_unless_live, owner, run)
+            self._loop.call_later(UNCONFIRMED_S, self.wake, owner, run)
             return
         if not self.serves(state.function):
             self.unserved.add(run)
@@ -221,10 +226,6 @@ class Native:
         assert self._tasks is not None, "bound before owners run"
         self._loading[run] = owner
         self._tasks.create_task(self._load(owner, run))
-
-    def _wake_unless_live(self, owner: Owner, run: bytes) -> None:
-        if run not in self._sessions:
-            self.wake(owner, run)
 
     async def _load(self, owner: Owner, run: bytes) -> None:
         try:
@@ -273,7 +274,7 @@ class Native:
         kept_back, self._kept_back = self._kept_back, set()
         for run in sorted(kept_back):
             owner = self.owners.get(home_of(run))
-            if owner is not None and run not in self._sessions:
+            if owner is not None:
                 self.wake(owner, run)
 
     def start_unserved(self) -> None:

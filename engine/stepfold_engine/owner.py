@@ -91,6 +91,18 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class EventElsewhere:
+    """An event whose home is another partition: it matters here if somebody waits for its name.
+
+    That is decided in its turn, for an input before it may be what begins to wait. ``read`` gives
+    the event, None if it cannot be read; its home deals with that.
+    """
+
+    name: str
+    read: Callable[[], EventArrived | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Entries:
     """Entries that the shell itself wants recorded; ``done`` hears the last seq decided."""
 
@@ -100,7 +112,14 @@ class Entries:
 
 
 Input = (
-    EventArrived | MessageArrived | RunReported | LookbackEnded | HistoryCopied | Moved | Entries
+    EventArrived
+    | EventElsewhere
+    | MessageArrived
+    | RunReported
+    | LookbackEnded
+    | HistoryCopied
+    | Moved
+    | Entries
 )
 
 Place = tuple[str, int, int]
@@ -335,6 +354,7 @@ class Owner:
 
     def _take(self, given: Input, place: Place | None, now_ms: int) -> None:  # noqa: C901 - a case each
         state, matching = self.state, self._matching
+        given = self._looked_at(given)
         if isinstance(given, EventArrived):
             self._take_event(given, place, now_ms)
             return
@@ -364,6 +384,12 @@ class Owner:
                     self._record(entries, now_ms)
                 if given.done is not None:
                     given.done(state.seq)
+
+    def _looked_at(self, given: Input) -> Input:
+        """Read an event of another partition if anybody here may wait for it."""
+        if not isinstance(given, EventElsewhere):
+            return given
+        return (given.read() if self.state.waits.wants(given.name) else None) or Moved()
 
     def _passed(self, through: Mapping[int, int]) -> bool:
         """Say whether events were read beyond these offsets."""

@@ -15,7 +15,7 @@ from stepfold_engine.log.base import (
     NewRecord,
     Record,
 )
-from stepfold_engine.owner import Entries, Moved, Owner
+from stepfold_engine.owner import Entries, EventElsewhere, Owner
 from stepfold_schemas import codec
 from stepfold_schemas.codec import UndecodableError
 from stepfold_schemas.entries import Entry, InputRejected, PositionReset
@@ -76,13 +76,29 @@ class Reader:
         try:
             if self._topic == INBOX:
                 self._owner.submit(_message(record), after)
-            elif _concerns(self._owner.state, record):
-                arrived = event_of(record, self._topic, self._partition, self._owner.state)
-                self._owner.submit(arrived, after)
+            elif (elsewhere := self._elsewhere(record)) is not None:
+                self._owner.submit(elsewhere, after)
             else:
-                self._owner.submit(Moved(), after)
+                self._owner.submit(self._event(record), after)
         except UndecodableError as error:
             await self._reject(record, str(error))
+
+    def _elsewhere(self, record: Record) -> EventElsewhere | None:
+        """Say, from the headers alone, whether another partition is an event's home."""
+        said, state = _said(record), self._owner.state
+        if len(said) < 2 or partition_of(said["id"], state.count) == state.number:
+            return None
+
+        def read() -> EventArrived | None:
+            try:
+                return self._event(record)
+            except UndecodableError:
+                return None
+
+        return EventElsewhere(said["name"], read)
+
+    def _event(self, record: Record) -> EventArrived:
+        return event_of(record, self._topic, self._partition, self._owner.state)
 
     async def _reject(self, record: Record, reason: str) -> None:
         """Keep what cannot be read in the dead letters, byte for byte, and go on behind it."""
@@ -131,14 +147,6 @@ def _said(record: Record) -> dict[str, str]:
     headers = dict(record.headers)
     said = {name: headers.get(name, b"").decode(errors="replace") for name in ("name", "id")}
     return {name: value for name, value in said.items() if value}
-
-
-def _concerns(state: Partition, record: Record) -> bool:
-    """Say, from the headers alone, whether this partition must look at an event."""
-    said = _said(record)
-    if len(said) < 2:
-        return True
-    return partition_of(said["id"], state.count) == state.number or state.waits.wants(said["name"])
 
 
 def _keeper(state: Partition, record: Record, partition: int) -> int:

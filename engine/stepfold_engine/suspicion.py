@@ -93,8 +93,7 @@ class Suspicion:
     def _wake(self, owners: Sequence[Owner]) -> None:
         for owner in owners:
             for run in self._pending(owner):
-                if not self._native.is_live(run):
-                    self._native.wake(owner, run)
+                self._native.wake(owner, run)
 
     async def _try(self, owner: Owner) -> None:
         with contextlib.suppress(FencedError):

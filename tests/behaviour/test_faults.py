@@ -11,7 +11,9 @@ import pytest
 import stepfold
 from stepfold_engine.log.base import DEAD_LETTERS, EVENTS, JOURNAL, NewRecord
 from stepfold_engine.log.memory import MemoryLog
+from stepfold_engine.readers import event_record
 from stepfold_schemas.entries import InputRejected, PartitionClaimed, StepCompleted
+from stepfold_schemas.events import Event
 from tests.behaviour.faults import FaultyLog
 from tests.behaviour.scenario import Scenario, Variant, scenario
 from tests.behaviour.test_crashes import no_outcome_twice, orders
@@ -107,6 +109,27 @@ def test_a_cancellation_that_was_read_before_its_run_began_counts(tmp_path: Path
             s.send("t/created", {"user": user})
             s.send("t/deleted", {"user": user})
         s.until(lambda: len([r for r in s.of("f") if r.end]) == 12)
+        assert {r.status for r in s.of("f")} == {"cancelled"}
+
+
+def test_an_event_right_behind_the_one_that_begins_a_wait_for_it_counts(tmp_path: Path) -> None:
+    """Both are read at once, and the second one concerned nobody when it was read."""
+    app = stepfold.App("t")
+
+    @app.function("f", on="t/created", cancel_on=stepfold.CancelOn("t/deleted", match="data.user"))
+    async def f(ctx: stepfold.Context) -> None:
+        await ctx.step.sleep("wait", "1h")
+
+    with scenario(Variant("memory", False, 4), app, tmp_path) as s:
+        s.crash()
+        assert isinstance(s.log, MemoryLog)
+        del s.log.topics[EVENTS][1:]
+        for user in range(8):
+            created = Event("t/created", b'{"user": %d}' % user, internal=f"created-{user}")
+            deleted = Event("t/deleted", b'{"user": %d}' % user, internal=f"deleted-{user}")
+            s.do(s.log.append("events", 0, [event_record(created), event_record(deleted)]))
+        s.start()
+        s.until(lambda: len([r for r in s.of("f") if r.end]) == 8)
         assert {r.status for r in s.of("f")} == {"cancelled"}
 
 
