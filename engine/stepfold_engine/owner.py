@@ -111,16 +111,8 @@ class Entries:
     always: bool = False
 
 
-Input = (
-    EventArrived
-    | EventElsewhere
-    | MessageArrived
-    | RunReported
-    | LookbackEnded
-    | HistoryCopied
-    | Moved
-    | Entries
-)
+Met = EventArrived | MessageArrived | RunReported | LookbackEnded | HistoryCopied | Moved | Entries
+Input = Met | EventElsewhere
 
 Place = tuple[str, int, int]
 """Behind an input: topic, partition, next offset."""
@@ -354,24 +346,24 @@ class Owner:
 
     def _take(self, given: Input, place: Place | None, now_ms: int) -> None:  # noqa: C901 - a case each
         state, matching = self.state, self._matching
-        given = self._looked_at(given)
-        if isinstance(given, EventArrived):
-            self._take_event(given, place, now_ms)
+        met = self._looked_at(given)
+        if isinstance(met, EventArrived):
+            self._take_event(met, place, now_ms)
             return
         self._move(place)
-        match given:
+        match met:
             case RunReported():
-                self._decide(run_reported(state, given, matching, self._limits, now_ms), now_ms)
+                self._decide(run_reported(state, met, matching, self._limits, now_ms), now_ms)
             case MessageArrived():
-                self._decide(message_arrived(state, given, matching, now_ms), now_ms)
+                self._decide(message_arrived(state, met, matching, now_ms), now_ms)
             case LookbackEnded():
-                if given.event is None and self._passed(given.through):
+                if met.event is None and self._passed(met.through):
                     # Events were read while the search went on; the held wait did not see them.
-                    self._effects.search_on(self, given)
+                    self._effects.search_on(self, met)
                 else:
-                    self._decide(lookback_ended(state, given), now_ms)
+                    self._decide(lookback_ended(state, met), now_ms)
             case HistoryCopied():
-                self._decide(history_copied(state, given), now_ms)
+                self._decide(history_copied(state, met), now_ms)
             case Moved():
                 pass
             case Entries():
@@ -379,13 +371,13 @@ class Owner:
                     # What is made of the state must not be older than what goes before it: a
                     # message would be restated behind the entry that says it was sent.
                     self._record([], now_ms)
-                entries = given.make(state)
-                if entries or given.always:
+                entries = met.make(state)
+                if entries or met.always:
                     self._record(entries, now_ms)
-                if given.done is not None:
-                    given.done(state.seq)
+                if met.done is not None:
+                    met.done(state.seq)
 
-    def _looked_at(self, given: Input) -> Input:
+    def _looked_at(self, given: Input) -> Met:
         """Read an event of another partition if anybody here may wait for it."""
         if not isinstance(given, EventElsewhere):
             return given

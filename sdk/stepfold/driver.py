@@ -125,7 +125,7 @@ class Life:
     ) -> None:
         self.desk, self.loop, self.brief = desk, desk.loop, brief
         self.run, self.session = brief.run, brief.session
-        self.scope = Scope(self, function.origins)
+        self.scope = Scope(self, function.origins, brief.run)
         self.replay = Replay(brief.run, brief.started_ms, attempt=brief.attempt)
         self.idle = self.mute = False
         self._function, self._on_end = function, on_end

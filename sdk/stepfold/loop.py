@@ -202,13 +202,12 @@ class UserLoop(asyncio.SelectorEventLoop):
         return scope.future(self, frame_at(1))
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        """Make a task; in a run's code, note it as the run's."""
-        task: asyncio.Task[Any] = super().create_task(coro, **options)
+        """Make a task; in a run's code, one of the run's."""
         context: Context | None = options.get("context")
         scope = SCOPE.get() if context is None else context.get(SCOPE)
-        if scope is not None:
-            scope.add_task(task)
-        return task
+        if scope is None or self.is_closed():
+            return super().create_task(coro, **options)
+        return scope.make_task(self, coro, **options)
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts

@@ -20,6 +20,7 @@ SCOPE: contextvars.ContextVar["Scope | None"] = contextvars.ContextVar(
 """The scope of the run that the current callback belongs to."""
 
 _TASKS_PURGE_MIN = 32
+_SALT_BYTES, _NUMBER_BITS = 4, 24
 
 
 class EngineFuture(asyncio.Future[Any]):
@@ -28,6 +29,22 @@ class EngineFuture(asyncio.Future[Any]):
 
 class CoordinationFuture(asyncio.Future[Any]):
     """Made by asyncio to let tasks wait for one another: locks, queues, ``wait`` and the like."""
+
+
+class RunTask(asyncio.Task[Any]):
+    """A task of a run, which lies in sets where it does whenever the run is replayed.
+
+    asyncio cancels the tasks of a ``TaskGroup``, and ``wait`` returns them, in the order of a set,
+    which by default is that of addresses in memory.
+    """
+
+    def __init__(self, coro: Any, number: int, **options: Any) -> None:
+        # First: it is put into a set as it is made.
+        self._number = number
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self._number
 
 
 class Host(Protocol):
@@ -63,10 +80,22 @@ class Scope:
             and then.
     """
 
-    __slots__ = ("_outside", "_purge_at", "busy", "host", "origins", "ready", "tasks", "timers")
+    __slots__ = (
+        "_last_number",
+        "_outside",
+        "_purge_at",
+        "busy",
+        "host",
+        "origins",
+        "ready",
+        "tasks",
+        "timers",
+    )
 
-    def __init__(self, host: Host, origins: Origins) -> None:
+    def __init__(self, host: Host, origins: Origins, run: bytes = b"") -> None:
         self.host, self.origins = host, origins
+        # Apart from those of other runs: asyncio keeps the tasks of all of them in one set.
+        self._last_number = int.from_bytes(run[-_SALT_BYTES:]) << _NUMBER_BITS
         self.ready = self.timers = self.busy = 0
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self._outside: WeakSet[asyncio.Future[Any]] | None = None
@@ -83,8 +112,16 @@ class Scope:
         if not self.ready:
             self.host.quiescent()
 
-    def add_task(self, task: asyncio.Task[Any]) -> None:
-        """Note a task of the run."""
+    def make_task(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
+    ) -> asyncio.Task[Any]:
+        """Make a task of the run."""
+        self._last_number += 1
+        task = RunTask(coro, self._last_number, loop=loop, **options)
+        self._add_task(task)
+        return task
+
+    def _add_task(self, task: asyncio.Task[Any]) -> None:
         self.tasks[task] = None
         if len(self.tasks) > self._purge_at:
             self.tasks = {task: None for task in self.tasks if not task.done()}

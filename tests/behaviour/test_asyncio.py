@@ -96,6 +96,38 @@ def test_a_task_group_with_three_sleeping_branches(running: Running) -> None:
         assert run.ended_ms - run.started_ms >= 3 * 3_600_000
 
 
+def test_a_task_group_cancels_its_tasks_in_the_same_order_when_replayed(running: Running) -> None:
+    """asyncio keeps them in a set; what they do as they are cancelled may share a step's id."""
+    app = new()
+
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> list[int]:
+        cleaned: list[int] = []
+
+        async def branch(n: int) -> None:
+            try:
+                await ctx.step.sleep(f"nap-{n}", "1h")
+            finally:
+                cleaned.append(await ctx.step.run("clean", lambda: n))
+                await ctx.step.sleep("settle", "1m")
+
+        async def fail() -> None:
+            await ctx.step.sleep("before", "1m")
+            raise stepfold.NonRetriableError("enough")
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for n in range(6):
+                    group.create_task(branch(n))
+                group.create_task(fail())
+        except* stepfold.NonRetriableError:
+            pass
+        return cleaned
+
+    with running(app) as s:
+        assert s.run("t/go").result == list(range(6))
+
+
 def test_a_timeout_around_a_slow_step_takes_the_fallback_again_after_a_crash(
     running: Running,
 ) -> None:

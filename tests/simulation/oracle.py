@@ -340,8 +340,12 @@ class _Evaluation:
             case Finally():
                 try:
                     yield from self._all(statement.body)
-                finally:
+                except GeneratorExit:
+                    raise  # the evaluation is dropped, not the program
+                except BaseException:
                     yield from self._all(statement.cleanup)
+                    raise
+                yield from self._all(statement.cleanup)
             case Raise():
                 if self._run.attempt <= statement.attempts:
                     raise _RaisedError(statement.how)
