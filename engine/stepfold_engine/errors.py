@@ -7,7 +7,8 @@ EngineError
 │   │   └── LogFullError         no space, or the log's limit; goes on when there is
 │   ├── AppendUnknownError       it may have been written, or may still be
 │   ├── CorruptLogError          stored bytes are not what was written
-│   └── LogLockedError           another process has the log open
+│   ├── LogLockedError           another process has the log open
+│   └── LogSettingError          a setting of the log cannot be used
 ├── FencedError                  another process owns the partition now
 ├── RequestRefusedError          what a caller asked for is not possible; ``status`` says why
 └── InvalidOptionError           a function's option or an expression cannot be used
@@ -54,6 +55,18 @@ class CorruptLogError(LogError):
 
 class LogLockedError(LogError):
     """Another process has the log open; the message names it."""
+
+
+class LogSettingError(LogError):
+    """A setting of the log cannot be used.
+
+    Attributes:
+        setting: its name.
+    """
+
+    def __init__(self, setting: str, what: str) -> None:
+        super().__init__(f"{setting}: {what}")
+        self.setting = setting
 
 
 class FencedError(EngineError):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVarTuple
 
-from stepfold.virtual import VirtualLoop
+from stepfold.virtual import DeadlockError, VirtualLoop
 
 Ts = TypeVarTuple("Ts")
 
@@ -77,10 +77,18 @@ class Lanes:
         self._turns = 0
 
     def __len__(self) -> int:
-        return sum(len(lane.ready) for lane in self.lanes if not lane.stopped)
+        # Loops, not generators: every turn asks.
+        count = 0
+        for lane in self.lanes:
+            if not lane.stopped:
+                count += len(lane.ready)
+        return count
 
     def __bool__(self) -> bool:
-        return any(lane.ready and not lane.stopped for lane in self.lanes)
+        for lane in self.lanes:  # noqa: SIM110 - see __len__
+            if lane.ready and not lane.stopped:
+                return True
+        return False
 
     def __iter__(self) -> Iterator[asyncio.Handle]:
         return iter([handle for lane in self.lanes for handle in lane.ready])
@@ -98,6 +106,17 @@ class SimLoop(VirtualLoop):
         self.world = Lane("world")
         self.lanes = Lanes(rng, self.world)
         self._ready = self.lanes  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue] - has what the base loop uses
+
+        selector: Any = self._selector  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] - the base loop's
+        selector.select = self._select
+
+    def _select(self, timeout: float | None = None) -> list[Any]:
+        """Let time pass. There are no sockets and no threads, so the system is not asked."""
+        if timeout is None:
+            raise DeadlockError("the simulation waits for something that never comes")
+        if timeout > 0:
+            self.advance(timeout)
+        return []
 
     def advance(self, seconds: float) -> None:
         if seconds > 0:
