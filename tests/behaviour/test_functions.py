@@ -1,12 +1,16 @@
 """What a function may be declared with: triggers, keys, cancellations, timeouts, handlers."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import stepfold
+from stepfold_engine.log.base import NewRecord
+from stepfold_schemas import codec
+from stepfold_schemas.events import Event
 from tests.behaviour.conftest import Running
-from tests.behaviour.scenario import EPOCH_MS
+from tests.behaviour.scenario import EPOCH_MS, Variant, scenario
 
 
 def new() -> stepfold.App:
@@ -240,3 +244,20 @@ def test_the_same_id_twice_is_refused_at_once() -> None:
 
         @app.function("f", on="t/other")
         async def g(ctx: stepfold.Context) -> None: ...
+
+
+def test_s13_an_id_is_one_event_in_whichever_partition_producers_put_it(tmp_path: Path) -> None:
+    """Producers key their records by whatever they like, and hash keys as they like."""
+    app = stepfold.App("t")
+
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> str:
+        return "done"
+
+    with scenario(Variant("memory", False, 4), app, tmp_path) as s:
+        for n in range(6):
+            value = codec.encode(Event("t/go", b"{}", id=f"order-{n}"))
+            for partition, key in enumerate((b"order-%d" % n, b"customer", b"", b"\xff\x00")):
+                s.do(s.log.append("events", partition, [NewRecord(value, key)]))
+        s.advance(60)
+        assert [r.result for r in s.of("f")] == ["done"] * 6

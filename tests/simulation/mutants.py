@@ -48,10 +48,10 @@ MUTANTS = [
         "if base is not None:",
     ),
     Mutant(
-        "append again without a new claim",
+        "take an append in doubt for done",
         f"{E}.writer:JournalWriter._append",
         "left = await self._claim_again(batch)",
-        "left = batch",
+        "left = await self._claim_again(batch)\n        left = []",
     ),
     Mutant(
         "a trimmed fence is no fence",

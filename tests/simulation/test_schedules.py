@@ -11,8 +11,10 @@ from dataclasses import replace
 import stepfold
 from stepfold_engine.errors import LogError
 from stepfold_engine.log.base import EVENTS, JOURNAL
+from stepfold_engine.settings import Settings
 from stepfold_schemas import codec
 from stepfold_schemas.entries import (
+    Decision,
     Entry,
     EventMatched,
     PartitionClaimed,
@@ -37,6 +39,9 @@ PLAIN = Shape(
     positions_every_inputs=1,
     rolling=False,
 )
+
+
+ACTIVE = 4_000
 
 
 class Town(World):
@@ -64,11 +69,12 @@ class Town(World):
     def owner_of(self, partition: int) -> Life:
         return self._current[self.group.owners[partition]]
 
-    async def send(self, name: str, id: str = "", by: str = "a") -> None:  # noqa: A002 - the event's
-        """Publish an event; a sender whose append fails sends it again."""
+    async def send(self, name: str, *ids: str, by: str = "a") -> None:
+        """Publish an event for each id, or one; a sender whose append fails sends them again."""
+        events = [Event(name, b"{}", id_) for id_ in ids or [""]]
         while True:
             with self.loop.lane(self.life(by).engine_lane):
-                task = self.loop.create_task(self.life(by).node.publish([Event(name, b"{}", id)]))
+                task = self.loop.create_task(self.life(by).node.publish(events))
             try:
                 await task
             except LogError:
@@ -188,6 +194,22 @@ def test_s11_a_run_waits_for_a_process_that_can_run_it() -> None:
     assert found["RunCompleted"] == 8
 
 
+def test_s19_no_run_fails_because_its_process_is_killed_again_and_again() -> None:
+    town = Town(stepping, replace(PLAIN, processes=1))
+    town.settings = town.settings.model_copy(update={"deaths_max": Settings().deaths_max})
+
+    async def script() -> None:
+        await town.send("t/go", *(f"id-{n}" for n in range(ACTIVE)))
+        for _ in range(3):
+            town.kill(town.life("a"), 0.1)
+            await asyncio.sleep(0.1 + 0.7)
+        await asyncio.sleep(60)
+
+    found = kinds(town.play(script))
+    assert found["RunCompleted"] == ACTIVE
+    assert not found["RunFailed"]
+
+
 def test_s21_who_is_fenced_asks_the_group_and_stays_quiet() -> None:
     town = Town(stepping)
 
@@ -202,6 +224,52 @@ def test_s21_who_is_fenced_asks_the_group_and_stays_quiet() -> None:
 
     claims = [e for e in town.play(script) if isinstance(e, PartitionClaimed)]
     assert len(claims) == 3, "two at the start, one for the partition that was taken over"
+
+
+def test_s29_a_void_record_at_the_end_names_a_place_that_was_trimmed() -> None:
+    def make(life: Life) -> stepfold.App:
+        app = waiting(life)
+
+        @app.function("work", on="t/work")
+        async def work(ctx: stepfold.Context) -> int:
+            return await ctx.step.run("work", lambda: 1)
+
+        return app
+
+    town = Town(make, replace(PLAIN, round_records=8, keep_ms=0))
+
+    def last(partition: int) -> Decision:
+        return codec.decode_decision(town.store.topics[JOURNAL][partition].records[-1].value)
+
+    def is_zombies(partition: int) -> bool:
+        owner = town.life("b").node.owners.get(partition)
+        return owner is not None and last(partition).epoch < owner.state.epoch
+
+    async def script() -> None:
+        zombie = town.life("a")
+        (partition,) = zombie.node.owners
+        named = last(partition).fold_from
+        zombie.pause()
+        town.group.leave("a")
+        await asyncio.sleep(10)
+        for n in range(20):
+            await town.send("t/go", f"id-{n}", by="b")
+        for n in range(100):
+            await town.send("t/work", f"work-{n}", by="b")
+        await asyncio.sleep(5)
+        assert town.store.topics[JOURNAL][partition].start > named, "trimmed meanwhile"
+        zombie.go_on()
+        while not is_zombies(partition):
+            await asyncio.sleep(0.001)
+        for member in "ab":
+            town.kill(town.life(member), 1.0)
+        assert last(partition).fold_from == named
+        await asyncio.sleep(20)
+        await town.send("t/paid")
+
+    found = kinds(town.play(script))
+    assert found["RunCompleted"] == 20 + 100
+    assert found["WaitTimedOut"] == 0
 
 
 def test_s30_the_owner_dies_in_the_middle_of_a_round_again_and_again() -> None:

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import pytest
 
 import stepfold
@@ -263,3 +264,21 @@ def test_a_database_is_a_world(database: sqlite3.Connection) -> None:
     crash_everywhere(f, by_id, fresh=empty, observe=rows)
     with pytest.raises(CrashFoundError):
         crash_everywhere(f, {"name": "t/go", "data": {"by_id": False}}, fresh=empty, observe=rows)
+
+
+def test_s39_a_librarys_own_timers_are_no_part_of_the_run() -> None:
+    """An HTTP library sets timeouts as it is called between steps; anyio is what they use."""
+    app = stepfold.App("shop")
+
+    @app.function("f", on="go")
+    async def f(ctx: stepfold.Context) -> list[int]:
+        found: list[int] = []
+        for n in range(10):
+            with anyio.fail_after(5):
+                await anyio.sleep(0.02)
+            found.append(await ctx.step.run(f"step-{n}", lambda n=n: n))
+        return found
+
+    report = crash_everywhere(f, "go")
+    assert report.points > 30
+    assert not report.crashes

@@ -154,3 +154,14 @@ def test_a_fold_from_a_round_knows_where_older_decisions_lie() -> None:
     begin(part, restated)
     assert fold(part, restated, 5)
     assert [part.places.hint(seq) for seq in (1, 2, 3, 4)] == [1, 3, 4, 5]
+
+
+def test_s27_a_fold_that_begins_at_a_trimmed_journal_ignores_a_zombie() -> None:
+    before, _ = folded(claim(1), decision(1, 1, started()), claim(2))
+    restated = decision(2, 2, *begin_round(before, [], 3))
+    zombie = [decision(1, 2, completed("a")), decision(1, 3, completed("b")), claim(2, b"z")]
+    state = Partition(0, 1)
+    begin(state, restated)
+    journal = [restated, *zombie, decision(2, 3, completed("c"))]
+    assert [fold(state, d, 3 + n) for n, d in enumerate(journal)] == [True, *[False] * 3, True]
+    assert (state.epoch, state.seq) == (2, 3)
