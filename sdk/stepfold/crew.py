@@ -94,6 +94,7 @@ class Crew:
         self._over: set[bytes] = set()
         self._resting: dict[bytes, Life] = {}
         self._resting_threads: dict[bytes, Life] = {}
+        self._makes_room = False
         self._waiting: dict[Life, float] = {}
         self._histories: dict[bytes, list[Fact]] = {}
         self._again: dict[bytes, Life] = {}
@@ -232,11 +233,18 @@ class Crew:
         else:
             resting, limit = self._resting, self._settings.idle_max
         resting[life.run] = life
-        if len(resting) > limit:
+        if len(resting) > limit and not self._makes_room:
             # Not within the turn of the life that may be the one to go.
-            self.loop.call_soon(self._make_room, resting, limit)
+            self._makes_room = True
+            self.loop.call_soon(self._make_room)
 
-    def _make_room(self, resting: dict[bytes, Life], limit: int) -> None:
+    def _make_room(self) -> None:
+        """Drop the lives that have rested longest; once a turn, in which thousands may come."""
+        self._makes_room = False
+        self._shorten(self._resting, self._settings.idle_max)
+        self._shorten(self._resting_threads, self._settings.idle_threads_max)
+
+    def _shorten(self, resting: dict[bytes, Life], limit: int) -> None:
         for run, life in list(islice(resting.items(), max(0, len(resting) - limit))):
             # What it just asked for comes back as facts, which would only wake it again.
             if life.is_recorded() and life.can_be_dropped():
