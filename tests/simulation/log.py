@@ -91,6 +91,7 @@ class Weather:
     landed: float = 0.0
     late: float = 0.0
     cut: float = 0.0
+    holed: float = 0.0
     split: float = 0.0
     no_offset: float = 0.0
     refused: float = 0.0
@@ -98,7 +99,7 @@ class Weather:
 
     def calm(self) -> None:
         """End all faults."""
-        self.slow = self.lost = self.landed = self.late = self.cut = 0.0
+        self.slow = self.lost = self.landed = self.late = self.cut = self.holed = 0.0
         self.split = self.no_offset = self.refused = self.unreadable = 0.0
 
 
@@ -167,6 +168,7 @@ class Client:
             "landed": weather.landed,
             "late": weather.late,
             "cut": weather.cut,
+            "holed": weather.holed,
             "split": weather.split,
             "no offset": weather.no_offset,
         }
@@ -187,7 +189,7 @@ class Client:
         done: asyncio.Future[int | None] = self._loop.create_future()
         where = (topic, partition)
         lands_s = max(self._loop.time() + self._latency_s(), self._free_s.get(where, 0.0))
-        if fault in ("lost", "landed", "late", "cut"):
+        if fault in ("lost", "landed", "late", "cut", "holed"):
             self._fail(lands_s, fault, topic, partition, records, done)
         else:
             # The order of appends is that of their calls.
@@ -250,6 +252,11 @@ class Client:
             self._free_s[topic, partition] = at_s + 1e-6
         elif fault == "cut":
             kept = records[: self._rng.randrange(len(records) + 1)]
+            self._at(at_s, self._store.write, topic, partition, kept, self._name)
+        elif fault == "holed":
+            # Sent in several requests, of which one is refused.
+            missing = self._rng.randrange(len(records))
+            kept = [*records[:missing], *records[missing + 1 :]]
             self._at(at_s, self._store.write, topic, partition, kept, self._name)
         elif fault == "late":
             late_s = reported_s + self._rng.uniform(0, 8.0)

@@ -60,12 +60,6 @@ MUTANTS = [
         "if False:",
     ),
     Mutant(
-        "stand still after a claim",
-        f"{E}.writer:JournalWriter._append",
-        "self._goes_on()  # the log took a claim",
-        "pass",
-    ),
-    Mutant(
         "accept a stale epoch",
         f"{E}.core.fold:accepts",
         "decision.epoch == term.epoch and",

@@ -284,7 +284,7 @@ class World:
     def _do_storm(self, life: Life, draw: float, rng: random.Random) -> None:
         w = self.weather
         w.slow, w.slow_s = rng.choice([0.0, 0.1, 0.3]), rng.choice([0.3, 2.0, 6.0])
-        for name in ("lost", "landed", "late", "cut", "split", "no_offset", "refused"):
+        for name in ("lost", "landed", "late", "cut", "holed", "split", "no_offset", "refused"):
             setattr(w, name, rng.choice([0.0, 0.0, 0.05, 0.15]))
         w.unreadable = rng.choice([0.0, 0.0, 0.03])
         self.later(1 + draw * 15, w.calm)
