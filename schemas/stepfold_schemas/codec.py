@@ -39,10 +39,16 @@ class UndecodableError(ValueError):
 
 
 class _Kind:
-    """How values of one class are written and read."""
+    """How values of one class are written and read.
+
+    Attributes:
+        newest: the class's newest schema, if this is an older one: what it lacks has the newest
+            one's default (Avro's schema resolution).
+    """
 
     def __init__(self, cls: type, schema: dict[str, Any]) -> None:
         self.cls = cls
+        self.newest: Any = None
         self.schema = fastavro.parse_schema(schema)
         canonical = to_parsing_canonical_form(schema)
         self.header = _MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
@@ -127,7 +133,7 @@ def _decode(data: bytes) -> object:
     source = BytesIO(data)
     source.seek(_HEADER_BYTES)
     try:
-        plain = fastavro.schemaless_reader(source, kind.schema, None)
+        plain = fastavro.schemaless_reader(source, kind.schema, kind.newest)
         value = kind.from_plain(plain)
     except UndecodableError:
         raise
@@ -261,7 +267,11 @@ def _load() -> tuple[dict[type, _Kind], dict[bytes, _Kind]]:
         by_header[kind.header] = kind
         if int(version) >= newest.get(kind.cls, (0, kind))[0]:
             newest[kind.cls] = (int(version), kind)
-    return {cls: kind for cls, (_, kind) in newest.items()}, by_header
+    by_class = {cls: kind for cls, (_, kind) in newest.items()}
+    for kind in by_header.values():
+        if kind is not by_class[kind.cls]:
+            kind.newest = by_class[kind.cls].schema
+    return by_class, by_header
 
 
 _BY_CLASS, _BY_HEADER = _load()

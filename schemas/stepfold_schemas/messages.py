@@ -21,7 +21,8 @@ class RunRequested:
     """Start a run of ``function`` here, under this key; its code begins at ``due_ms``.
 
     ``cause`` says in words what asks for it. With an ``invoker`` its end is told to that step,
-    also when the function is unknown.
+    also when the function is unknown. ``spec`` is the function as the sender knows it: a
+    declaration may have reached it before it reaches the receiver.
     """
 
     function: str
@@ -30,6 +31,7 @@ class RunRequested:
     events: list[bytes]
     due_ms: int
     invoker: Invoker | None = None
+    spec: FunctionSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,17 @@ def decode(name: str, data: bytes) -> object:
     return codec.decode_entry(data)
 
 
+def shown(value: object, names: list[str]) -> str:
+    """Show a value with the fields that its class had when it was written."""
+    parts = ", ".join(f"{name}={getattr(value, name)!r}" for name in names)
+    return f"{type(value).__name__}({parts})"
+
+
 @pytest.mark.parametrize("name", sorted(LINES))
 def test_bytes_of_every_released_schema_are_decoded(name: str) -> None:
     value = decode(name, bytes.fromhex(LINES[name]["bytes"]))
-    assert repr(value) == LINES[name]["value"]
+    names = [field["name"] for field in codec.schema_files()[name]["fields"]]
+    assert shown(value, names) == LINES[name]["value"]
 
 
 def test_every_schema_file_has_golden_bytes() -> None:

@@ -103,7 +103,7 @@ def _start(
     key = run_key(home, spec.id, cause)
     if home != state.number:
         due_ms = max(arrived.event.ts, 0)
-        draft.send(home, RunRequested(spec.id, key, cause, [arrived.raw], due_ms))
+        draft.send(home, RunRequested(spec.id, key, cause, [arrived.raw], due_ms, spec=spec))
     elif not state.knows(key):
         start_run(
             draft,

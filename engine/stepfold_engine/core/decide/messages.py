@@ -96,7 +96,7 @@ def message_arrived(
 
 
 def _run_requested(a: _Arrival, m: RunRequested) -> None:
-    spec = a.state.functions.get(m.function)
+    spec = a.state.functions.get(m.function) or m.spec
     if spec is None:
         if m.invoker is not None:
             text = f"could not find function with ID: {m.function}"

@@ -305,8 +305,8 @@ def _invoke(report: _Report, item: AskInvoke) -> None:
     home = partition_of(cause, report.state.count)
     event = Event(INVOKED_EVENT, item.data, cause, now_ms, received_ms=now_ms)
     key = run_key(home, item.function, cause)
-    invoker = Invoker(run.id, item.step)
-    message = RunRequested(item.function, key, cause, [codec.encode(event)], 0, invoker)
+    invoker, spec = Invoker(run.id, item.step), report.state.functions.get(item.function)
+    message = RunRequested(item.function, key, cause, [codec.encode(event)], 0, invoker, spec)
     report.draft.send(home, message)
 
 

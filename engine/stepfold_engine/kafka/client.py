@@ -1,0 +1,297 @@
+"""aiokafka, with types: the only module that sees it, and everything that needs its insides.
+
+What it is used for is behind small protocols; its errors are all ``KafkaError``.
+"""
+
+# aiokafka has no types of its own.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownParameterType=false, reportPrivateUsage=false
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    CorruptRecordException,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
+    RecordListTooLargeError,
+    for_code,
+)
+
+__all__ = [
+    "Admin",
+    "Consumer",
+    "KafkaError",
+    "Producer",
+    "TopicPartition",
+    "abandon",
+    "connect_once",
+    "is_corrupt",
+    "is_too_large",
+    "out_of_range",
+]
+
+STOP_S = 5.0
+"""How long a client that is let go of may take before it is torn down."""
+
+
+class Fetched(Protocol):
+    """A record as a consumer gives it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class Written(Protocol):
+    """What a broker says of a batch that it wrote; ``offset`` is -1 if it has forgotten."""
+
+    offset: int
+
+
+class Batch(Protocol):
+    """Records that are sent as one."""
+
+    def append(
+        self,
+        *,
+        timestamp: int,
+        key: bytes | None,
+        value: bytes,
+        headers: Sequence[tuple[str, bytes]],
+    ) -> object | None:
+        """Add a record; None says that it does not fit."""
+        ...
+
+
+class Producer(Protocol):
+    """A producer that has been started."""
+
+    def create_batch(self) -> Batch:
+        """Return an empty batch."""
+        ...
+
+    async def send_batch(
+        self, batch: Batch, topic: str, *, partition: int
+    ) -> asyncio.Future[Written]:
+        """Hand a batch over. Once this returns, it may be written."""
+        ...
+
+    async def stop(self) -> None:
+        """Send what was handed over, and close."""
+        ...
+
+
+class Consumer(Protocol):
+    """A consumer that has been started."""
+
+    def assign(self, partitions: Sequence[TopicPartition]) -> None:
+        """Read these partitions, and no others."""
+        ...
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read on from an offset."""
+        ...
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Fetch nothing more of these partitions."""
+        ...
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """Fetch again."""
+        ...
+
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
+    ) -> Mapping[TopicPartition, Sequence[Fetched]]:
+        """Return what was fetched; wait for it for a while."""
+        ...
+
+    async def position(self, partition: TopicPartition) -> int:
+        """Return the offset that is read next."""
+        ...
+
+    async def beginning_offsets(
+        self, partitions: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, int]:
+        """Return the first readable offsets."""
+        ...
+
+    async def end_offsets(
+        self, partitions: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, int]:
+        """Return the offsets behind what can be read."""
+        ...
+
+    async def offsets_for_times(
+        self, timestamps: Mapping[TopicPartition, int]
+    ) -> Mapping[Any, Any]:
+        """Return the first offsets at or after a time, None where there are none."""
+        ...
+
+    async def stop(self) -> None:
+        """Close."""
+        ...
+
+
+class Admin:
+    """Looks at topics, makes them, and trims them."""
+
+    def __init__(self, arguments: Mapping[str, object]) -> None:
+        self._client: Any = AIOKafkaAdminClient(**cast("dict[str, Any]", dict(arguments)))
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._client.start()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._client.close()
+
+    async def replicas(self, topics: Sequence[str]) -> dict[str, list[int]]:
+        """Return the number of replicas of each partition, for the topics that there are."""
+        found: dict[str, list[int]] = {}
+        for topic in await self._client.describe_topics(list(topics)):
+            if topic["error_code"] == 0:
+                parts = sorted(topic["partitions"], key=lambda p: int(p["partition"]))
+                found[str(topic["topic"])] = [len(p["replicas"]) for p in parts]
+        return found
+
+    async def brokers(self) -> int:
+        """Return how many brokers there are."""
+        return len((await self._client.describe_cluster())["brokers"])
+
+    async def settings(self, topics: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return the settings of topics, defaults included."""
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        found: dict[str, dict[str, str]] = {}
+        for response in await self._client.describe_configs(wanted):
+            for code, message, _, name, entries in response.resources:
+                if code:
+                    raise for_code(code)(message)
+                found[name] = {str(entry[0]): str(entry[1]) for entry in entries}
+        return found
+
+    async def make(
+        self, topic: str, partitions: int, replicas: int, settings: Mapping[str, str]
+    ) -> str:
+        """Make a topic; return why the broker refused, "" if it did not."""
+        new = NewTopic(topic, partitions, replicas, topic_configs=dict(settings))
+        response = await self._client.create_topics([new])
+        for _, code, *rest in response.topic_errors:
+            if code:
+                return str((rest and rest[0]) or for_code(code).__name__)
+        return ""
+
+    async def trim(self, partition: TopicPartition, before: int) -> None:
+        """Remove records below an offset."""
+        await self._client.delete_records({partition: RecordsToDelete(before)})
+
+
+async def start_producer(arguments: Mapping[str, object]) -> Producer:
+    """Return a producer that is connected; it keeps order and writes nothing twice."""
+    given = cast("dict[str, Any]", dict(arguments))
+    producer = AIOKafkaProducer(acks="all", enable_idempotence=True, linger_ms=0, **given)
+    try:
+        await producer.start()
+    except BaseException:
+        await abandon(cast("Producer", producer))
+        raise
+    return cast("Producer", producer)
+
+
+async def start_consumer(arguments: Mapping[str, object], **more: object) -> Consumer:
+    """Return a consumer that is connected and reads nothing yet."""
+    given = cast("dict[str, Any]", {**arguments, **more})
+    consumer = AIOKafkaConsumer(
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        # Events of others may be written in transactions: only those that were committed count.
+        isolation_level="read_committed",
+        **given,
+    )
+    try:
+        await consumer.start()
+    except BaseException:
+        await consumer.stop()
+        raise
+    # Its tasks must have begun: one that is cancelled before cancels whoever stops the consumer.
+    await asyncio.sleep(0)
+    return cast("Consumer", consumer)
+
+
+async def abandon(producer: Producer) -> None:
+    """Let go of a producer without waiting for what was handed to it; that may still be written.
+
+    ``stop`` waits for it, for ever if need be.
+    """
+    inner = cast("Any", producer)
+    sender: asyncio.Task[None] | None = inner._sender.sender_task  # noqa: SLF001 - no other way
+    if sender is not None:
+        sender.cancel()
+    await inner.client.close()
+    if sender is not None:
+        # The first cancellation lets requests end that are under way, the next ones do not.
+        for _ in range(5):
+            await asyncio.wait({sender}, timeout=STOP_S / 5)
+            if sender.done():
+                break
+            sender.cancel()
+        if sender.done() and not sender.cancelled():
+            sender.exception()
+    _forget_batches(inner._message_accumulator)  # noqa: SLF001 - as above
+    with contextlib.suppress(KafkaError):
+        await inner.stop()
+
+
+def _forget_batches(accumulator: Any) -> None:
+    """Fail what was not written, and fetch the errors that nobody else will."""
+    batches = [*accumulator._pending_batches]  # noqa: SLF001 - what `flush` looks at
+    batches += [b for queue in accumulator._batches.values() for b in queue]  # noqa: SLF001 - too
+    accumulator.fail_all(KafkaError("the producer was abandoned"))
+    for batch in batches:
+        for future in (batch.future, batch._drain_waiter):  # noqa: SLF001 - too
+            if future.done() and not future.cancelled():
+                future.exception()
+
+
+async def connect_once(host: str, port: int, arguments: Mapping[str, object]) -> None:
+    """Connect to one broker, and close again.
+
+    Raises:
+        OSError: nothing answers there.
+        ssl.SSLError: something else than TLS, or a certificate that is not trusted.
+        KafkaError: the broker refused.
+    """
+    taken = {"bootstrap_servers", "metadata_max_age_ms", "retry_backoff_ms"}
+    given: dict[str, Any] = {k: v for k, v in arguments.items() if k not in taken}
+    given["max_idle_ms"] = given.pop("connections_max_idle_ms")
+    connection = await create_conn(host, port, **given)
+    connection.close()
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Say whether a broker refused a batch for its size: nothing of it was written."""
+    return isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError)
+
+
+def is_corrupt(error: BaseException) -> bool:
+    """Say whether stored bytes are not what was written."""
+    return isinstance(error, CorruptRecordException)
+
+
+def out_of_range(error: BaseException) -> set[TopicPartition]:
+    """Return the partitions that do not hold the offset that was read."""
+    if isinstance(error, OffsetOutOfRangeError) and error.args:
+        return set(cast("Mapping[TopicPartition, int]", error.args[0]))
+    return set()

@@ -1,0 +1,246 @@
+"""The topics: their names, the settings they are made with, and what differs from these.
+
+Nothing here changes a topic that there is. The inbox and the journal are trimmed by their owner,
+never by the broker's clock; events and dead letters are kept as long as their topic says.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stepfold_engine.errors import LogError, LogSettingError
+from stepfold_engine.kafka.client import Admin, KafkaError
+from stepfold_engine.log.base import (
+    DEAD_LETTERS,
+    EVENTS,
+    INBOX,
+    JOURNAL,
+    RECORD_BYTES_MAX,
+    TOPICS,
+)
+
+EVENTS_PREFIX = "stepfold"
+"""Events are shared by all apps of a cluster, so their topic is not named by the namespace."""
+
+KEEP_MS = 30 * 86_400_000
+BATCH_BYTES_MAX = RECORD_BYTES_MAX + (1 << 20)
+"""The ``max.message.bytes`` of a topic: the largest record, and room for what is around it."""
+
+READY_S = 30.0
+_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """What the topics of a namespace are called.
+
+    Attributes:
+        namespace: one app's.
+        events_prefix: what the name of the events' topic begins with.
+    """
+
+    namespace: str
+    events_prefix: str = EVENTS_PREFIX
+
+    def __post_init__(self) -> None:
+        for what, name in (("namespace", self.namespace), ("events prefix", self.events_prefix)):
+            if not _NAME.fullmatch(name) or name in (".", ".."):
+                text = f"{name!r}: letters, digits, '.', '_' and '-', at most 200"
+                raise LogSettingError(what, text)
+
+    def of(self, topic: str) -> str:
+        """Return a topic's name in Kafka.
+
+        >>> TopicNames("shop").of("journal"), TopicNames("shop").of("events")
+        ('shop.journal', 'stepfold.events')
+        """
+        return f"{self.events_prefix if topic == EVENTS else self.namespace}.{topic}"
+
+    @property
+    def group(self) -> str:
+        """The consumer group that shares the partitions out."""
+        return self.namespace
+
+    @property
+    def all(self) -> list[str]:
+        """All names."""
+        return [self.of(topic) for topic in TOPICS]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something about a topic that is not as it should be.
+
+    Attributes:
+        fatal: the engine must not use the topic as it is.
+    """
+
+    topic: str
+    what: str
+    fatal: bool
+
+    def __str__(self) -> str:
+        return f"{self.topic}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How topics are made.
+
+    Attributes:
+        partitions: of the inbox, the journal and the dead letters; fixed from then on.
+        events: partitions of the events.
+        replicas: of each partition.
+        keep_ms: how long events and dead letters are kept.
+    """
+
+    partitions: int = 12
+    events: int = 12
+    replicas: int = 3
+    keep_ms: int = KEEP_MS
+
+    def partitions_of(self, topic: str) -> int:
+        """Return how many partitions a topic is made with."""
+        return self.events if topic == EVENTS else self.partitions
+
+
+def settings_of(topic: str, layout: Layout) -> dict[str, str]:
+    """Return the settings that a topic is made with."""
+    kept = -1 if topic in (INBOX, JOURNAL) else layout.keep_ms
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(kept),
+        "retention.bytes": "-1",
+        "max.message.bytes": str(BATCH_BYTES_MAX),
+        "message.timestamp.type": "LogAppendTime",
+        "min.insync.replicas": "2" if layout.replicas > 1 else "1",
+        "unclean.leader.election.enable": "false",
+    }
+
+
+async def create(admin: Admin, names: TopicNames, layout: Layout) -> list[str]:
+    """Make the topics that are missing; return the names of those that were made.
+
+    Raises:
+        LogError: the broker refuses one, or they are not ready in time.
+    """
+    try:
+        known = await admin.replicas(names.all)
+        made: list[str] = []
+        for topic in TOPICS:
+            name = names.of(topic)
+            if name in known:
+                continue
+            count, settings = layout.partitions_of(topic), settings_of(topic, layout)
+            refusal = await admin.make(name, count, layout.replicas, settings)
+            if refusal:
+                raise LogError(f"{name} was not made: {refusal}")
+            made.append(name)
+        async with asyncio.timeout(READY_S):
+            while len(await admin.replicas(names.all)) < len(TOPICS):  # noqa: ASYNC110 - asked
+                await asyncio.sleep(0.1)
+    except TimeoutError as error:
+        raise LogError(f"the topics are not ready after {READY_S:.0f} s") from error
+    except KafkaError as error:
+        raise LogError(f"the topics cannot be made: {error!r}") from error
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The topics as they are.
+
+    Attributes:
+        replicas: of each partition, by topic; only topics that there are.
+        settings: by topic.
+    """
+
+    replicas: Mapping[str, Sequence[int]]
+    settings: Mapping[str, Mapping[str, str]]
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has, 0 if there is none."""
+        return len(self.replicas.get(topic, ()))
+
+
+async def describe(admin: Admin, names: TopicNames) -> Found:
+    """Look at the topics.
+
+    Raises:
+        LogError: the broker does not say.
+    """
+    try:
+        replicas = await admin.replicas(names.all)
+        settings = await admin.settings(sorted(replicas)) if replicas else {}
+    except KafkaError as error:
+        raise LogError(f"the topics cannot be looked at: {error!r}") from error
+    return Found(replicas, settings)
+
+
+def differences(found: Found, names: TopicNames) -> list[Difference]:
+    """Say what is not as it should be."""
+    journal = found.partitions(names.of(JOURNAL))
+    said: list[Difference] = []
+    for topic in TOPICS:
+        name = names.of(topic)
+        count = found.partitions(name)
+        if not count:
+            said.append(Difference(name, "there is no such topic", fatal=True))
+            continue
+        if topic in (INBOX, DEAD_LETTERS) and journal and count != journal:
+            what = f"it has {count} partitions, {names.of(JOURNAL)} has {journal}"
+            said.append(Difference(name, what, fatal=True))
+        replicas = min(found.replicas[name])
+        said += _setting_differences(topic, name, found.settings.get(name, {}), replicas)
+    return said
+
+
+def _setting_differences(
+    topic: str, name: str, settings: Mapping[str, str], replicas: int
+) -> list[Difference]:
+    said: list[Difference] = []
+
+    def differs(setting: str, wanted: str, *, fatal: bool) -> None:
+        what = f"{setting} is {settings.get(setting, 'not known')}, it should be {wanted}"
+        said.append(Difference(name, what, fatal))
+
+    owned = topic in (INBOX, JOURNAL)
+    if settings.get("cleanup.policy") != "delete":
+        differs("cleanup.policy", "delete", fatal=True)
+    for setting in ("retention.ms", "retention.bytes") if owned else ():
+        if settings.get(setting) != "-1":
+            differs(setting, "-1: its owner trims it", fatal=True)
+    if _number(settings, "max.message.bytes") < BATCH_BYTES_MAX:
+        # Of events it limits only what may be sent.
+        differs("max.message.bytes", f"{BATCH_BYTES_MAX} or more", fatal=topic != EVENTS)
+    if settings.get("unclean.leader.election.enable") != "false":
+        differs("unclean.leader.election.enable", "false", fatal=True)
+    in_sync = _number(settings, "min.insync.replicas")
+    if replicas > 1 and in_sync < 2:
+        differs("min.insync.replicas", "2 or more", fatal=True)
+    if in_sync > replicas:
+        differs("min.insync.replicas", f"{replicas} or less: there are no more", fatal=True)
+    if topic == EVENTS and settings.get("message.timestamp.type") != "LogAppendTime":
+        differs("message.timestamp.type", "LogAppendTime, for waits that look back", fatal=False)
+    return said
+
+
+def _number(settings: Mapping[str, str], name: str) -> int:
+    value = settings.get(name, "")
+    return int(value) if value.lstrip("-").isdecimal() else 0
+
+
+async def check(admin: Admin, names: TopicNames) -> tuple[Found, list[Difference]]:
+    """Look at the topics and refuse those that must not be used; return the rest that differs.
+
+    Raises:
+        LogError: one is missing, or must not be used; the message says all that differs.
+    """
+    found = await describe(admin, names)
+    said = differences(found, names)
+    if any(d.fatal for d in said):
+        text = "; ".join(str(d) for d in said if d.fatal)
+        hint = f"stepfold topics create --namespace {names.namespace} makes what is missing"
+        raise LogError(f"{text}. {hint}")
+    return found, said
