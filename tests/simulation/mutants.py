@@ -189,10 +189,10 @@ MUTANTS = [
         "pass",
     ),
     Mutant(
-        "accept the outcome of any attempt",
-        f"{E}.core.decide.reports:_counts",
-        "return item.attempt == current_attempt(run, item.step)",
-        "return True",
+        "start an attempt that runs already",
+        "stepfold.attempts:AttemptRunner.start",
+        "if known is not None and known.number >= attempt.number:",
+        "if False:",
     ),
     Mutant(
         "do not retry what ran when the process died",
