@@ -6,6 +6,7 @@ from dataclasses import replace
 from stepfold_engine.core.ending import values_of
 from stepfold_engine.core.inputs import EventArrived, MessageArrived
 from stepfold_engine.core.partition import Partition
+from stepfold_engine.formats import read_event
 from stepfold_engine.log.base import (
     DEAD_LETTERS,
     EVENTS,
@@ -15,7 +16,7 @@ from stepfold_engine.log.base import (
     NewRecord,
     Record,
 )
-from stepfold_engine.owner import Entries, EventElsewhere, Owner
+from stepfold_engine.owner import Entries, EventElsewhere, Moved, Owner
 from stepfold_schemas import codec
 from stepfold_schemas.codec import UndecodableError
 from stepfold_schemas.entries import Entry, InputRejected, PositionReset
@@ -53,6 +54,10 @@ class Reader:
             for record in batch.records:
                 await self._owner.room()
                 await self._take(record)
+            read = batch.records[-1].offset + 1 if batch.records else max(offset, batch.start)
+            if batch.next_offset > read:
+                # What lies there holds no data (a log may have holes), and has been read.
+                self._owner.submit(Moved(), (self._topic, self._partition, batch.next_offset))
             offset = batch.next_offset
 
     def _reset(self, expected: int, start: int) -> None:
@@ -85,7 +90,7 @@ class Reader:
 
     def _elsewhere(self, record: Record) -> EventElsewhere | None:
         """Say, from the headers alone, whether another partition is an event's home."""
-        said, state = _said(record), self._owner.state
+        said, state = said_in(record), self._owner.state
         if len(said) < 2 or partition_of(said["id"], state.count) == state.number:
             return None
 
@@ -139,11 +144,14 @@ def _check_event(event: Event) -> dict[str, object]:
     return values_of(event)
 
 
-def _said(record: Record) -> dict[str, str]:
+def said_in(record: Record) -> dict[str, str]:
     """Return what a record's headers say of its event: its name and its id, if they do.
 
-    The key says nothing: other producers key their records by whatever is to stay in order.
+    The key says nothing: other producers key their records by whatever is to stay in order. In
+    other formats these headers may mean anything.
     """
+    if not codec.is_ours(record.value):
+        return {}
     headers = dict(record.headers)
     said = {name: headers.get(name, b"").decode(errors="replace") for name in ("name", "id")}
     return {name: value for name, value in said.items() if value}
@@ -154,33 +162,51 @@ def _keeper(state: Partition, record: Record, partition: int) -> int:
 
     It is one that looks at the record: its home, by its headers, if others may skip it.
     """
-    said = _said(record)
+    said = said_in(record)
     return partition_of(said["id"], state.count) if len(said) == 2 else partition % state.count
 
 
+def whole_event(record: Record, topic: str, partition: int) -> Event:
+    """Read an event's record, and add what its producer left out: an id, and when it was taken in.
+
+    Where it lies is its id then, for its functions as well. It was not taken in after it was
+    appended, whatever the producer's clock said: look-backs begin there.
+
+    Raises:
+        UndecodableError: it is not an event.
+    """
+    return _completed(read_event(record.value, record.headers), record, topic, partition)
+
+
+def _completed(event: Event, record: Record, topic: str, partition: int) -> Event:
+    if not (event.id or event.internal):
+        event = replace(event, internal=f"{topic}-{partition}-{record.offset}")
+    if record.at_ms > 0 and not 0 < event.received_ms <= record.at_ms:
+        event = replace(event, received_ms=record.at_ms)
+    return event
+
+
 def event_of(record: Record, topic: str, partition: int, state: Partition) -> EventArrived:
-    """Read an event's record.
+    """Read an event's record for a partition.
 
     Raises:
         UndecodableError: it is not an event, or one that nothing can be done with, or its data is
             not a JSON object, or the headers speak of another event.
     """
-    event, raw = codec.decode_event(record.value), record.value
+    said = read_event(record.value, record.headers)
+    event = _completed(said, record, topic, partition)
     event_id = event.id or event.internal
-    if not event_id:
-        # Where it lies is its id, for its functions as well.
-        event_id = f"{topic}-{partition}-{record.offset}"
-        event = replace(event, internal=event_id)
-        raw = codec.encode(event)
     try:
         values = _check_event(event)
     except ValueError as error:
         raise UndecodableError(str(error)) from error
     meant = {"name": event.name, "id": event_id}
-    for name, value in _said(record).items():
+    for name, value in said_in(record).items():
         if value != meant[name]:
             raise UndecodableError(f"its header {name} says {value!r}, it is {meant[name]!r}")
     home = partition_of(event_id, state.count) == state.number
+    as_it_is = event is said and codec.is_ours(record.value)
+    raw = record.value if as_it_is else codec.encode(event)
     return EventArrived(event, raw, event_id, bool(event.id), record.at_ms, home, values)
 
 

@@ -56,6 +56,11 @@ class _Kind:
         self.from_plain = _builder(cls)
 
 
+def is_ours(data: bytes) -> bool:
+    """Say whether bytes are in Avro's single-object encoding."""
+    return data.startswith(_MARKER)
+
+
 def encode(value: Event | Letter | Message | Entry | Decision) -> bytes:
     """Write one value in single-object encoding.
 

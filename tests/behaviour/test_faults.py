@@ -211,7 +211,7 @@ def test_an_input_that_cannot_be_read_goes_to_the_dead_letters_byte_for_byte(
         headers = dict(letter.headers)
         assert headers["h"] == b"1"
         assert headers["stepfold.source"] == b"events-0-0"
-        assert b"single-object" in headers["stepfold.error"]
+        assert b"nor JSON" in headers["stepfold.error"]
         rejected = [e for _, d in s.decisions for e in d.entries if isinstance(e, InputRejected)]
         assert [(r.topic, r.offset) for r in rejected] == [("events", 0)]
 

@@ -261,3 +261,43 @@ def test_s13_an_id_is_one_event_in_whichever_partition_producers_put_it(tmp_path
                 s.do(s.log.append("events", partition, [NewRecord(value, key)]))
         s.advance(60)
         assert [r.result for r in s.of("f")] == ["done"] * 6
+
+
+def test_anybody_may_publish_in_any_of_the_formats(running: Running) -> None:
+    app = new()
+
+    @app.function("f", on="shop/order")
+    async def f(ctx: stepfold.Context) -> Any:
+        paid = await ctx.step.wait_for_event(
+            "paid", event="shop/paid", match="data.order", timeout="1h"
+        )
+        return [ctx.event.data["order"], None if paid is None else paid.data["by"]]
+
+    def cloud(kind: str, id_: str) -> tuple[tuple[str, bytes], ...]:
+        said = {"specversion": "1.0", "type": kind, "source": "/till", "id": id_}
+        return tuple((f"ce_{name}", text.encode()) for name, text in said.items())
+
+    with running(app) as s:
+        records = [
+            NewRecord(b'{"name": "shop/order", "data": {"order": 1}}', b"any key"),
+            NewRecord(b'{"order": 2}', b"\xff", cloud("shop/order", "2")),
+            NewRecord(b'{"order": 2}', b"again", cloud("shop/order", "2")),
+            NewRecord(b"nothing of the kind"),
+        ]
+        s.do(s.log.append("events", 0, records))
+        s.until(lambda: len(s.of("f")) == 2)
+        s.advance(1)
+        records = [
+            NewRecord(b'{"order": 1, "by": "card"}', b"", cloud("shop/paid", "9")),
+            NewRecord(b'{"NAME": "shop/paid", "data": {"order": 2, "by": "cash"}}'),
+        ]
+        s.do(s.log.append("events", 0, records))
+        s.until(lambda: len([r for r in s.of("f") if r.end]) == 2)
+        assert sorted(r.result for r in s.of("f")) == [[1, "card"], [2, "cash"]]
+        letters = [
+            record
+            for partition in range(s.variant.partitions)
+            for record in s.do(s.log.read("dead-letters", partition, 0)).records
+        ]
+        assert [letter.value for letter in letters] == [b"nothing of the kind"]
+        assert b"neither an Avro event" in dict(letters[0].headers)["stepfold.error"]

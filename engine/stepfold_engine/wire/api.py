@@ -13,10 +13,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from stepfold_engine.errors import EngineError, RequestRefusedError
+from stepfold_engine.formats.plain import parse_json
 from stepfold_engine.history import STATUSES, History, RunFilter, RunView
 from stepfold_engine.node import Node
 from stepfold_engine.wire.eventlog import EventFilter, event_by_id, newest_events
-from stepfold_engine.wire.ingest import Ingest, parse_json
+from stepfold_engine.wire.ingest import Ingest
 from stepfold_engine.wire.live import LiveFeed
 from stepfold_engine.wire.models import (
     event_row,

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from stepfold_engine.log.base import EVENTS, Log, Record
-from stepfold_schemas import codec
+from stepfold_engine.readers import said_in, whole_event
 from stepfold_schemas.codec import UndecodableError
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import parse_ulid, time_of
@@ -41,7 +41,7 @@ async def newest_events(log: Log, asked: EventFilter) -> list[Event]:
         async for record in _backwards(log, partition, asked.before_ms):
             if record.at_ms < asked.after_ms or len(mine) >= asked.limit:
                 break
-            event = _event(record, asked.name)
+            event = _event(record, partition, asked.name)
             if event is not None and (not asked.cursor or event.internal < asked.cursor):
                 mine.append((event.received_ms, record.offset, event))
         found.extend(mine)
@@ -67,7 +67,7 @@ async def event_by_id(log: Log, internal: str) -> Event | None:
     # The sender may have chosen the id's time (a seed): look at the newest ones.
     for partition in range(await log.partitions(EVENTS)):
         async for record in _backwards(log, partition, 0):
-            event = _event(record, "")
+            event = _event(record, partition, "")
             if event is not None and test(event):
                 return event
     return None
@@ -82,7 +82,7 @@ async def _around(
         for record in batch.records:
             if record.at_ms > at_ms + AROUND_MS:
                 return None
-            event = _event(record, "")
+            event = _event(record, partition, "")
             if event is not None and test(event):
                 return event
         if not batch.records:
@@ -110,12 +110,12 @@ async def _backwards(log: Log, partition: int, before_ms: int) -> AsyncGenerator
         end = start
 
 
-def _event(record: Record, name: str) -> Event | None:
+def _event(record: Record, partition: int, name: str) -> Event | None:
     """Read an event of this name ("" any); None for another one, or for what is not an event."""
-    if name and dict(record.headers).get("name", b"") not in (b"", name.encode()):
+    if name and said_in(record).get("name", name) != name:
         return None
     try:
-        event = codec.decode_event(record.value)
+        event = whole_event(record, EVENTS, partition)
     except UndecodableError:
         return None  # it lies in the dead letters
     return event if not name or event.name == name else None

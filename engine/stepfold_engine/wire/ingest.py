@@ -6,27 +6,19 @@ stay accepted, and the refusal carries their ids.
 
 import base64
 import binascii
-import json
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
-from typing import NoReturn, cast
+from typing import cast
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from stepfold_engine.errors import EngineError, RequestRefusedError
+from stepfold_engine.formats.plain import event_of, parse_json
 from stepfold_engine.node import Node
 from stepfold_engine.wire.replies import error_reply, json_reply, shortened, status_of
-from stepfold_schemas.events import (
-    EVENT_BYTES_MAX,
-    EVENTS_A_REQUEST_MAX,
-    Event,
-    InvalidEventError,
-    check_event,
-)
+from stepfold_schemas.events import EVENTS_A_REQUEST_MAX, Event, InvalidEventError, check_event
 from stepfold_schemas.ids import run_id, ulid_text
-from stepfold_schemas.strict import NestingError, check_nesting
 
 SEED_HEADER = "x-inngest-event-id-seed"
 SEED_BYTES = 10
@@ -35,9 +27,6 @@ BODY_BYTES_MAX = 256 << 20
 
 BYTES_AT_ONCE_MAX = 512 << 20
 """Of all bodies that are being taken in; more is refused for now."""
-
-SHOWN_CHARS = 100
-_INFINITE = (math.inf, -math.inf)
 
 
 class Ingest:
@@ -117,104 +106,6 @@ class Ingest:
                 return events, str(error)
             events.append(event)
         return events, ""
-
-
-def parse_json(body: bytes) -> object:
-    """Read JSON strictly.
-
-    Raises:
-        ValueError: it is not JSON in UTF-8, holds NaN or Infinity, or is nested too deeply.
-    """
-    try:
-        return json.loads(body.decode(), parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON value")
-
-
-def event_of(item: object, now_ms: int) -> Event:
-    """Make an event of what was sent.
-
-    Raises:
-        InvalidEventError: a field cannot be used.
-    """
-    if not isinstance(item, dict):
-        raise InvalidEventError("an event is a JSON object")
-    given = {str(k).lower(): v for k, v in cast("Mapping[object, object]", item).items()}
-    name = _text(given, "name")
-    data = _object(given, "data", name)
-    data.pop("_inngest", None)
-    return Event(
-        name,
-        _bytes(data, "data", name),
-        _text(given, "id"),
-        _time(given.get("ts"), name) or now_ms,
-        _bytes(_object(given, "user", name), "user", name),
-    )
-
-
-def _text(given: Mapping[str, object], field: str) -> str:
-    value = given.get(field)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise InvalidEventError(f"event {field} is not a string: {_shown(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidEventError(f"event {field} is not Unicode text: {error.reason}") from error
-    return value
-
-
-def _object(given: Mapping[str, object], field: str, name: str) -> dict[str, object]:
-    value = given.get(field)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        kind = "array" if isinstance(value, list) else type(value).__name__
-        raise InvalidEventError(f"event {name}: {field} is a JSON {kind}, it must be an object")
-    return dict(cast("dict[str, object]", value))
-
-
-def _bytes(value: dict[str, object], field: str, name: str) -> bytes:
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        data = text.encode()
-        check_nesting(data)
-    except UnicodeEncodeError as error:
-        why = f"event {name}: {field} holds half of a surrogate pair, which is not Unicode text"
-        raise InvalidEventError(why) from error
-    except NestingError as error:
-        raise InvalidEventError(f"event {name}: {field}: {error}") from error
-    except ValueError as error:
-        why = f"event {name}: {field} holds a number too large for a double"
-        raise InvalidEventError(why) from error
-    except RecursionError as error:
-        raise InvalidEventError(f"event {name}: {field} is nested too deeply") from error
-    if len(data) > EVENT_BYTES_MAX:
-        why = f"event {name}: {len(data)} bytes, the limit is {EVENT_BYTES_MAX}"
-        raise InvalidEventError(why)
-    return data
-
-
-def _time(value: object, name: str) -> int:
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value in _INFINITE:
-        raise InvalidEventError(
-            f"event {name}: ts is not a number of milliseconds: {_shown(value)}"
-        )
-    return int(value)
-
-
-def _shown(value: object) -> str:
-    try:
-        return json.dumps(value)[:SHOWN_CHARS]
-    except RecursionError:
-        return "something that is nested too deeply"
 
 
 def parse_seed(text: str) -> tuple[int, bytes] | None:
