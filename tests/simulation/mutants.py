@@ -208,9 +208,9 @@ MUTANTS = [
     ),
     Mutant(
         "give outcomes out of order",
-        f"{E}.native:ordered",
-        "for seq in run.seqs for fact",
-        "for seq in sorted(run.seqs) for fact",
+        f"{E}.native:Native.start",
+        "self.worker.start(brief, facts)",
+        "self.worker.start(brief, facts[:1] + facts[:0:-1])",
     ),
     Mutant(
         "fire a timer early",
