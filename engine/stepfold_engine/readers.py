@@ -6,6 +6,7 @@ from dataclasses import replace
 from stepfold_engine.core.ending import values_of
 from stepfold_engine.core.inputs import EventArrived, MessageArrived
 from stepfold_engine.core.partition import Partition
+from stepfold_engine.deadletters import REDRIVEN_HEADER, letter_of
 from stepfold_engine.formats import read_event
 from stepfold_engine.log.base import (
     DEAD_LETTERS,
@@ -110,14 +111,9 @@ class Reader:
         after = (self._topic, self._partition, record.offset + 1)
         owner = self._owner.state
         if self._topic == INBOX or _keeper(owner, record, self._partition) == owner.number:
-            where = f"{self._topic}-{self._partition}-{record.offset}"
-            headers = (
-                *record.headers,
-                ("stepfold.error", reason.encode()),
-                ("stepfold.source", where.encode()),
-            )
-            letter = NewRecord(record.value, record.key, headers)
+            letter = letter_of(reason, self._topic, self._partition, record)
             await self._log.append(DEAD_LETTERS, owner.number, [letter])
+            where = f"{self._topic}-{self._partition}-{record.offset}"
             _log.error("%s cannot be read, kept in the dead letters: %s", where, reason)
         entry: Entry = InputRejected(self._topic, self._partition, record.offset, reason)
         self._owner.submit(Entries(lambda _: [entry]), after)
@@ -180,7 +176,9 @@ def whole_event(record: Record, topic: str, partition: int) -> Event:
 
 def _completed(event: Event, record: Record, topic: str, partition: int) -> Event:
     if not (event.id or event.internal):
-        event = replace(event, internal=f"{topic}-{partition}-{record.offset}")
+        place = f"{topic}-{partition}-{record.offset}"
+        first = dict(record.headers).get(REDRIVEN_HEADER, b"").decode(errors="replace")
+        event = replace(event, internal=first or place, id=first)
     if record.at_ms > 0 and not 0 < event.received_ms <= record.at_ms:
         event = replace(event, received_ms=record.at_ms)
     return event

@@ -46,8 +46,8 @@ class _Kind:
             one's default (Avro's schema resolution).
     """
 
-    def __init__(self, cls: type, schema: dict[str, Any]) -> None:
-        self.cls = cls
+    def __init__(self, name: str, cls: type, schema: dict[str, Any]) -> None:
+        self.name, self.cls = name, cls
         self.newest: Any = None
         self.schema = fastavro.parse_schema(schema)
         canonical = to_parsing_canonical_form(schema)
@@ -263,12 +263,17 @@ def schema_files() -> dict[str, dict[str, Any]]:
     }
 
 
+def schema_headers() -> dict[bytes, str]:
+    """Return the ten bytes that begin a value, with the name of the schema that they mean."""
+    return {header: kind.name for header, kind in _BY_HEADER.items()}
+
+
 def _load() -> tuple[dict[type, _Kind], dict[bytes, _Kind]]:
     newest: dict[type, tuple[int, _Kind]] = {}
     by_header: dict[bytes, _Kind] = {}
     for name, schema in schema_files().items():
         class_name, _, version = name.partition(".v")
-        kind = _Kind(_CLASSES[class_name], schema)
+        kind = _Kind(name, _CLASSES[class_name], schema)
         by_header[kind.header] = kind
         if int(version) >= newest.get(kind.cls, (0, kind))[0]:
             newest[kind.cls] = (int(version), kind)

@@ -1,5 +1,6 @@
 """The command line, with real processes: started, killed, restarted, reloaded, asked."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stepfold_engine.cli.program import program
+from stepfold_engine.log.base import NewRecord
+from stepfold_engine.log.embedded import EmbeddedLog
 
 pytestmark = pytest.mark.process
 
@@ -333,3 +336,32 @@ def test_without_the_engine_the_command_says_what_to_install(tmp_path: Path) -> 
         check=False,
     )
     assert (done.returncode, "pip install 'stepfold[engine]'" in done.stderr) == (2, True)
+
+
+def test_dead_letters_are_listed_shown_and_sent_again(dev: Dev, tmp_path: Path) -> None:
+    async def write() -> None:
+        log = EmbeddedLog.open(dev.folder / ".stepfold", 1, lambda: 1_800_000_000_000)
+        try:
+            broken = NewRecord(b'{"name": "shop/asked"', b"\xff", (("trace", b"7"),))
+            await log.append("events", 0, [broken])
+        finally:
+            await log.close()
+
+    asyncio.run(write())
+    dev.start()
+    (row,) = until(lambda: dev.rows("dead-letters", "list"))
+    assert row["source"] == "events-0-0"
+    assert "nor JSON" in row["error"]
+    assert row["id"] in dev.ok("dead-letters", "list")
+    shown = dev.ok("dead-letters", "show", row["id"])
+    assert '{"name": "shop/asked"' in shown
+    assert "trace: 7" in shown
+    assert "ff" in shown
+    mended = tmp_path / "mended.json"
+    mended.write_text(dev.ok("dead-letters", "show", row["id"], "--raw") + "}")
+    said = dev.ok("dead-letters", "redrive", row["id"], "--value", str(mended))
+    assert said == "0-0 is sent again as events-0-1"
+    assert dev.run_in("waiting", "shop-approve")
+    assert dev.rows("events")[0]["id"] == "events-0-0"
+    assert "events-0-0" in dev.ok("events")
+    assert dev.cli("dead-letters", "redrive", "5-5").exit_code == 1

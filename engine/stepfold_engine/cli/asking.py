@@ -5,16 +5,14 @@ import re
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
 from typing import Annotated, cast
 
 import typer
-from rich.console import Console
 
 from stepfold_engine.cli import tables
 from stepfold_engine.cli.console import print_line
 from stepfold_engine.cli.failures import USAGE, fail
-from stepfold_engine.cli.remote import URL_DEFAULT, Body, RefusedError, Remote, Url
+from stepfold_engine.cli.remote import URL_DEFAULT, Body, RefusedError, Remote, Url, asked
 from stepfold_engine.cli.wording import described, number, text
 from stepfold_engine.history import STATUSES
 from stepfold_schemas.ids import parse_ulid
@@ -66,7 +64,7 @@ def send(  # noqa: PLR0913 - the options of a command
     if user:
         body["user"] = _json(user, "--user")
     path = f"/e/{urllib.parse.quote(key, safe='')}"
-    answer = _asked(lambda remote: remote.ask("POST", path, body=body), url)
+    answer = asked(lambda remote: remote.ask("POST", path, body=body), url)
     typer.echo(cast("dict[str, list[str]]", answer)["ids"][0])
 
 
@@ -96,12 +94,12 @@ def runs(  # noqa: PLR0913 - the options of a command
         "since_ms": _since_ms(since),
         "limit": limit,
     }
-    found = _asked(lambda remote: remote.data("GET", f"{OURS}/runs", query=query), url)
+    found = asked(lambda remote: remote.data("GET", f"{OURS}/runs", query=query), url)
     rows = cast("list[Body]", found)
     if as_json:
-        _print_json(rows)
+        tables.print_json(rows)
     elif rows or not watch:
-        tables.print_runs(_console(), list(reversed(rows)) if watch else rows)
+        tables.print_runs(tables.make_console(), list(reversed(rows)) if watch else rows)
     if watch:
         _watch(Remote(url), function, as_json=as_json)
 
@@ -114,7 +112,7 @@ def run(run_id: RunId, as_json: AsJson = False, url: Url = URL_DEFAULT) -> None:
       stepfold run 4K2M9QZ1
     """
     path = f"{OURS}/runs/{_quoted(run_id)}"
-    head = cast("Body", _asked(lambda remote: remote.data("GET", path), url))
+    head = cast("Body", asked(lambda remote: remote.data("GET", path), url))
     whole = f"{OURS}/runs/{head['id']}/timeline"
     try:
         entries = cast("list[Body]", Remote(url).data("GET", whole))
@@ -122,9 +120,9 @@ def run(run_id: RunId, as_json: AsJson = False, url: Url = URL_DEFAULT) -> None:
     except RefusedError as error:
         entries, note = [], f"its journal cannot be shown: {error}"
     if as_json:
-        _print_json([{**head, "timeline": entries}])
+        tables.print_json([{**head, "timeline": entries}])
         return
-    tables.print_run(_console(), head, entries)
+    tables.print_run(tables.make_console(), head, entries)
     if note:
         typer.echo(note, err=True)
 
@@ -142,11 +140,11 @@ def events(
       stepfold events --name shop/order.paid --limit 5
     """
     query = {"name": name, "limit": limit}
-    rows = cast("list[Body]", _asked(lambda r: r.data("GET", "/v1/events", query=query), url))
+    rows = cast("list[Body]", asked(lambda r: r.data("GET", "/v1/events", query=query), url))
     if as_json:
-        _print_json(rows)
+        tables.print_json(rows)
     else:
-        tables.print_events(_console(), rows)
+        tables.print_events(tables.make_console(), rows)
 
 
 def cancel(run_id: RunId, url: Url = URL_DEFAULT) -> None:
@@ -157,7 +155,7 @@ def cancel(run_id: RunId, url: Url = URL_DEFAULT) -> None:
       stepfold cancel 4K2M9QZ1
     """
     path = f"{OURS}/runs/{_quoted(run_id)}"
-    done = cast("Body", _asked(lambda remote: remote.data("DELETE", path), url))
+    done = cast("Body", asked(lambda remote: remote.data("DELETE", path), url))
     typer.echo(f"cancelled {done['run_id']}")
 
 
@@ -169,7 +167,7 @@ def resume(run_id: RunId, url: Url = URL_DEFAULT) -> None:
       stepfold resume 4K2M9QZ1
     """
     path = f"{OURS}/runs/{_quoted(run_id)}/resume"
-    done = cast("Body", _asked(lambda remote: remote.data("POST", path), url))
+    done = cast("Body", asked(lambda remote: remote.data("POST", path), url))
     typer.echo(f"resumed {done['run_id']}")
 
 
@@ -185,20 +183,12 @@ def signal(
       stepfold signal approval-7 '{"approved": true}'
     """
     body = {"signal": name, "data": _json(data, "the data")}
-    answer = _asked(lambda remote: remote.ask("POST", "/v1/signals", body=body), url)
+    answer = asked(lambda remote: remote.ask("POST", "/v1/signals", body=body), url)
     typer.echo(cast("dict[str, dict[str, str]]", answer)["data"]["run_id"])
 
 
-def _asked(ask: Callable[[Remote], object], url: str) -> object:
-    """Ask; what is refused ends the command."""
-    try:
-        return ask(Remote(url))
-    except RefusedError as error:
-        fail(str(error), USAGE if error.status == 400 else 1)
-
-
 def _watch(remote: Remote, function: str, *, as_json: bool) -> None:
-    console = _console()
+    console = tables.make_console()
     try:
         for item in remote.lines(f"{OURS}/live"):
             if (lost := number(item, "dropped")) and not as_json:
@@ -206,21 +196,11 @@ def _watch(remote: Remote, function: str, *, as_json: bool) -> None:
             if not item.get("type") or (function and text(item, "function") != function):
                 continue
             if as_json:
-                _print_json([item])
+                tables.print_json([item])
             elif (line := described(item)) is not None:
                 print_line(console, item, text(item, "run")[-SHORT_ID_CHARS:], line)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
-
-
-def _console() -> Console:
-    return Console(highlight=False, markup=False, emoji=False)
-
-
-def _print_json(rows: Sequence[Body]) -> None:
-    for row in rows:
-        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 def _json(given: str, what: str) -> object:

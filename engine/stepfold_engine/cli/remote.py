@@ -5,7 +5,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Annotated, NoReturn, cast
 
 import typer
@@ -65,13 +65,15 @@ class Remote:
         except ValueError:
             fail(f"what answers at {self.url} is not a stepfold engine", NO_ENGINE)
 
-    def data(self, method: str, path: str, *, query: Body | None = None) -> object:
+    def data(
+        self, method: str, path: str, *, query: Body | None = None, body: object = None
+    ) -> object:
         """Return what the answer's envelope holds.
 
         Raises:
             RefusedError: the engine refused.
         """
-        answer = self.ask(method, path, query=query)
+        answer = self.ask(method, path, query=query, body=body)
         return cast("Body", answer).get("data") if isinstance(answer, dict) else None
 
     def lines(self, path: str) -> Generator[Body]:
@@ -114,6 +116,14 @@ class Remote:
                 f"no engine answers at {self.url} ({reason}); start one with: stepfold dev app.py"
             )
         fail(text, NO_ENGINE)
+
+
+def asked(ask: Callable[[Remote], object], url: str) -> object:
+    """Ask; what is refused ends the command."""
+    try:
+        return ask(Remote(url))
+    except RefusedError as error:
+        fail(str(error), USAGE if error.status == 400 else 1)
 
 
 def _message(error: urllib.error.HTTPError) -> str:

@@ -1,7 +1,10 @@
 """Runs, events and timelines printed: tables on a terminal, tab-separated lines in a pipe."""
 
+import base64
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import cast
 
 from rich import box
@@ -21,11 +24,22 @@ from stepfold_engine.cli.wording import (
     part,
     text,
 )
-from stepfold_schemas.ids import parse_ulid, time_of
 
 Body = Mapping[str, object]
 _STYLES = {"completed": OK, "failed": BAD, "cancelled": BAD, "stopped": BAD, "retrying": "yellow"}
 _PREVIEW_CHARS = 60
+
+
+def make_console() -> Console:
+    """Return a console that prints texts as they are."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def print_json(rows: Sequence[Body]) -> None:
+    """Print objects, one a line."""
+    for row in rows:
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
 
 
 def print_runs(console: Console, rows: Sequence[Body]) -> None:
@@ -52,7 +66,7 @@ def print_events(console: Console, rows: Sequence[Body]) -> None:
         (
             text(row, "internal_id"),
             text(row, "name"),
-            clock(time_of(parse_ulid(text(row, "internal_id")))),
+            clock(int(datetime.fromisoformat(text(row, "received_at")).timestamp() * 1000)),
             text(row, "id") if row.get("id") != row.get("internal_id") else "",
             _preview(row.get("data")),
         )
@@ -89,6 +103,46 @@ def print_run(console: Console, head: Body, entries: Sequence[Body]) -> None:
         row = Text(f"  {clock(number(entry, 'at_ms'), millis=True)}  +{since:<10}  ", MILD)
         row.append(said.text, said.style)
         console.print(row, soft_wrap=True)
+
+
+def print_letters(console: Console, rows: Sequence[Body]) -> None:
+    """Print a list of dead letters."""
+    cells = [
+        (
+            text(row, "id"),
+            clock(number(row, "at_ms")),
+            text(row, "source"),
+            text(row, "error"),
+            _preview(text(row, "preview")),
+        )
+        for row in rows
+    ]
+    _print(console, ("id", "since", "lay at", "error", "bytes"), cells, "no dead letters")
+
+
+def print_letter(console: Console, letter: Body) -> None:
+    """Print a dead letter; bytes that are no text in hexadecimal."""
+    headers = cast("list[list[str]]", letter.get("headers") or [])
+    lines = [
+        ("id", text(letter, "id")),
+        ("since", clock(number(letter, "at_ms"), millis=True)),
+        ("lay at", text(letter, "source")),
+        ("error", text(letter, "error")),
+        ("key", _shown(text(letter, "key"))),
+        *(("header", f"{name}: {_shown(value)}") for name, value in headers),
+        ("value", _shown(text(letter, "value"))),
+    ]
+    for name, value in lines:
+        console.print(Text(f"{name:<8} {value}"), soft_wrap=True)
+
+
+def _shown(encoded: str) -> str:
+    data = base64.b64decode(encoded)
+    try:
+        shown = data.decode()
+    except UnicodeDecodeError:
+        return data.hex(" ")
+    return shown if shown.isprintable() else data.hex(" ")
 
 
 def waits_for(row: Body) -> str:

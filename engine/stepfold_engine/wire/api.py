@@ -18,6 +18,7 @@ from stepfold_engine.history import STATUSES, History, RunFilter, RunView
 from stepfold_engine.node import Node
 from stepfold_engine.wire.eventlog import EventFilter, event_by_id, newest_events
 from stepfold_engine.wire.ingest import Ingest
+from stepfold_engine.wire.letters import Letters
 from stepfold_engine.wire.live import LiveFeed
 from stepfold_engine.wire.models import (
     event_row,
@@ -267,6 +268,7 @@ def build_app(
         Route(f"{ours}/runs/{{id}}/resume", api.resume, methods=["POST"]),
         Route(f"{ours}/partitions", api.partitions),
         Route(f"{ours}/live", api.watch),
+        *Letters(node.log).routes(ours),
     ]
     cors = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
     handlers = {
