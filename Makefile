@@ -6,8 +6,9 @@ READY := $(VENV)/.ready
 SEEDS ?= :1000
 ROUNDS ?= 20
 MINUTES ?= 60
+EXAMPLES ?= 2000
 
-.PHONY: help demo test test-quick check lint simulate mutants chaos soak bench-quick bench-log bench-recovery clean
+.PHONY: help demo test test-quick test-kafka test-kafka-failover check lint simulate mutants fuzz chaos soak bench-quick bench-log bench-recovery clean
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -15,7 +16,7 @@ help: ## List the targets.
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[engine,kafka]' --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[engine,kafka,metrics,sql]' --group dev
 	@touch $@
 
 demo: $(READY) ## Process a thousand orders, kill the engine in the middle, check that nothing is lost.
@@ -25,7 +26,13 @@ test: $(READY) ## Run every test that this machine can run.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-quick: $(READY) ## Run the tests that start no processes.
-	$(BIN)/python -m pytest -n 2 -m "not process" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not process and not kafka" $(ARGS)
+
+test-kafka: $(READY) ## Run the tests that need a real Kafka broker; without one they fail.
+	STEPFOLD_TEST_KAFKA_REQUIRED=1 $(BIN)/python -m pytest -m kafka $(ARGS)
+
+test-kafka-failover: $(READY) ## Kill, stop and bring back each of three brokers under load (1 GB).
+	$(BIN)/python -m pytest tests/kafka/failover.py $(ARGS)
 
 lint: $(READY) ## Check format, style, types and the layers.
 	$(BIN)/ruff format --check .
@@ -41,6 +48,9 @@ simulate: $(READY) ## Simulate the whole engine under faults: SEEDS=FROM:TO, a c
 
 mutants: $(READY) ## Plant bugs in the engine; say how many seeds it takes to catch each.
 	$(BIN)/python -W ignore -m tests.simulation.mutants
+
+fuzz: $(READY) ## Throw EXAMPLES of anything at every property: a clear error, a right answer, never stuck.
+	STEPFOLD_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/fuzz --hypothesis-show-statistics $(ARGS)
 
 chaos: $(READY) ## Kill, stop, fill, tear, lose power, ROUNDS times: is anything lost or doubled? SEED=N.
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)

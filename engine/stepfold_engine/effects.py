@@ -7,6 +7,7 @@ from typing import Protocol
 from stepfold.port import Fact
 from stepfold_engine.answers import Answers
 from stepfold_engine.core.decide.timers import Retry
+from stepfold_engine.core.ending import ENDS
 from stepfold_engine.core.inputs import LookbackEnded
 from stepfold_engine.facts import facts_of
 from stepfold_engine.native import Native
@@ -19,9 +20,6 @@ from stepfold_schemas.entries import (
     MessageQueued,
     RequestAnswered,
     RunAttemptFailed,
-    RunCancelled,
-    RunCompleted,
-    RunFailed,
     RunResumed,
     RunStarted,
     RunStopped,
@@ -32,8 +30,6 @@ from stepfold_schemas.entries import (
 from stepfold_schemas.ids import key_of
 
 _log = logging.getLogger("stepfold")
-
-ENDS = (RunCompleted, RunFailed, RunCancelled)
 
 
 class Lookbacks(Protocol):

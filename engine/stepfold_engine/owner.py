@@ -25,7 +25,7 @@ from stepfold_engine.core.decide.messages import message_arrived
 from stepfold_engine.core.decide.reports import run_reported
 from stepfold_engine.core.decide.restate import history_copied
 from stepfold_engine.core.decide.timers import Retry, held_timer_due, timer_due
-from stepfold_engine.core.ending import json_bytes
+from stepfold_engine.core.ending import ENDS, json_bytes
 from stepfold_engine.core.inputs import (
     EventArrived,
     HistoryCopied,
@@ -35,6 +35,7 @@ from stepfold_engine.core.inputs import (
 )
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition
+from stepfold_engine.core.run import Run
 from stepfold_engine.errors import AppendUnknownError, FencedError
 from stepfold_engine.log.base import EVENTS, Log
 from stepfold_engine.ownership import Claimant, Reading, claim, recover
@@ -51,6 +52,7 @@ from stepfold_schemas.entries import (
     RunParked,
     RunStopped,
 )
+from stepfold_schemas.ids import key_of
 
 _log = logging.getLogger("stepfold")
 _T = TypeVar("_T")
@@ -119,7 +121,14 @@ Place = tuple[str, int, int]
 
 
 class Owner:
-    """Owns one partition: its state, its inputs, and what is to be written."""
+    """Owns one partition: its state, its inputs, and what is to be written.
+
+    Attributes:
+        state: the fold of all decisions, also of those that are not confirmed yet.
+        recovered: what recovery read of the runs that were going on, by key, until they start.
+        ended: by id, the runs whose end is decided and not confirmed: the state has them no more.
+        recovery_s: how long the recovery took, in seconds.
+    """
 
     def __init__(
         self, log: Log, clock: Clock, matching: Matching, effects: Effects, settings: Settings
@@ -128,6 +137,7 @@ class Owner:
         self._effects, self._settings = effects, settings
         self._limits = settings.limits
         self.recovered: dict[bytes, list[Fact]] = {}
+        self.ended: dict[bytes, Run] = {}
         self.fold_from = 0
         self.trial_open = False
         self.round_at_seq = 0
@@ -159,6 +169,7 @@ class Owner:
             LogError: the log could not be read or written.
         """
         self._loop = asyncio.get_running_loop()
+        begun_s = self._loop.time()
         reading = await recover(self._log, number, count)
         for _ in range(CLAIMS_MAX):
             try:
@@ -171,6 +182,7 @@ class Owner:
         else:
             other = reading.state
             raise FencedError(f"partition {number}: epoch {other.epoch} belongs to {other.node}")
+        self.recovery_s = self._loop.time() - begun_s
         self.state = reading.state
         self.recovered = reading.facts
         self.fold_from = reading.state.fold_from
@@ -436,6 +448,9 @@ class Owner:
         decision = Decision(state.epoch, state.seq + 1, now_ms, self.fold_from, positions, entries)
         self._moved.clear()
         self._moved_inputs = 0
+        for entry in entries:
+            if isinstance(entry, ENDS) and (run := state.runs.get(key_of(entry.run))) is not None:
+                self.ended[run.id] = run
         apply(state, decision)
         self._outgoing.append(decision)
         for entry in entries:
@@ -476,6 +491,9 @@ class Owner:
 
     def _confirmed(self, decision: Decision) -> None:
         self._effects.decided(self, decision)
+        for entry in decision.entries:
+            if isinstance(entry, ENDS):
+                self.ended.pop(entry.run, None)
         if decision.seq >= self.round_at_seq:
             self.round_due.set()
         while self._waiting and self._waiting[0][0] <= decision.seq:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -365,3 +366,26 @@ def test_dead_letters_are_listed_shown_and_sent_again(dev: Dev, tmp_path: Path) 
     assert dev.rows("events")[0]["id"] == "events-0-0"
     assert "events-0-0" in dev.ok("events")
     assert dev.cli("dead-letters", "redrive", "5-5").exit_code == 1
+
+
+def test_prometheus_can_scrape_it(dev: Dev) -> None:
+    dev.start()
+    dev.ok("send", "shop/order.paid", '{"order": 3}')
+    dev.run_in("waiting", "shop-fulfil")
+    dev.ok("send", "shop/broken")
+    dev.run_in("failed", "shop-break")
+
+    def scraped() -> str:
+        with urllib.request.urlopen(f"{dev.url}/metrics") as answer:
+            assert answer.headers["content-type"].startswith("text/plain")
+            return answer.read().decode()
+
+    until(lambda: 'stepfold_input_lag{input="0",partition="0",topic="events"} 0.0' in scraped())
+    lines = set(scraped().splitlines())
+    assert {
+        'stepfold_runs_started_total{function="shop-fulfil"} 1.0',
+        'stepfold_runs_ended_total{function="shop-break",status="failed"} 1.0',
+        'stepfold_steps_total{function="shop-break",outcome="failed"} 1.0',
+        "stepfold_partitions_owned 1.0",
+    } <= lines
+    assert any(line.startswith('stepfold_append_seconds_count{topic="journal"}') for line in lines)

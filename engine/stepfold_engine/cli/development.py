@@ -29,6 +29,7 @@ from stepfold_engine.settings import Settings
 from stepfold_engine.wire.api import build_app
 from stepfold_engine.wire.live import LiveFeed
 from stepfold_engine.wire.replies import release
+from stepfold_engine.wire.scraping import Scraping
 from stepfold_engine.wire.server import listen, serving
 from stepfold_schemas.entries import FunctionSpec
 
@@ -74,16 +75,18 @@ class Development:
         specs = checked_specs(self._app)
         sockets = listen(given.host, given.port)
         clock = SystemClock()
-        log = EmbeddedLog.open(given.data, given.partitions, clock.now_ms)
+        log, scraping = EmbeddedLog.open(given.data, given.partitions, clock.now_ms), Scraping()
         try:
             settings = Settings(always_replay=given.always_replay)
-            self._node = Node(log, clock, CelMatching(), settings)
+            self._node = Node(scraping.measured(log), clock, CelMatching(), settings)
+            self._node.watchers += scraping.watchers
             async with self._running():
                 await self._declare(specs)
                 self._node.resume()
                 url = f"http://{given.host}:{sockets[0].getsockname()[1]}"
                 self._greet(url, specs)
                 api = build_app(self._node, self._history, self._live, given.event_keys)
+                api.router.routes.append(scraping.route(self._node))
                 async with serving(api, sockets):
                     await self._until_stopped()
                     self._live.close()

@@ -24,6 +24,10 @@ FAILED_EVENT = "stepfold/function.failed"
 INVOKED_EVENT = "stepfold/function.invoked"
 
 
+ENDS = (RunCompleted, RunFailed, RunCancelled)
+"""The entries that end a run."""
+
+
 def start_run(  # noqa: PLR0913 - the parts of one fact
     draft: Draft,
     spec: FunctionSpec,

@@ -60,7 +60,7 @@ TIMER_MS_MAX = 1_000 * 366 * DAY_MS
 """An asyncio timer is not a wait and may be set for ever: that is a thousand years."""
 
 START_OF_RUN = -1
-"""``AskWait.since_ms``: look back to the run's start."""
+"""``AskWait.since_ms``: look back to what started the run."""
 
 
 class _Report:
@@ -242,9 +242,19 @@ def _wait(report: _Report, item: AskWait) -> None:
     except (InvalidOptionError, ValueError) as error:
         _refuse(report, item, error)
         return
-    since_ms = run.started_ms if item.since_ms == START_OF_RUN else item.since_ms
+    since_ms = _trigger_ms(report) if item.since_ms == START_OF_RUN else item.since_ms
     due_ms = now_ms + min(item.timeout_ms, report.limits.wait_ms)
     report.draft.add(WaitBegan(run.id, item.step, item.name, condition, due_ms, since_ms))
+
+
+def _trigger_ms(report: _Report) -> int:
+    """Return when what started the run was taken in.
+
+    The run's own beginning was decided later, after a pause of the process much later: what was
+    appended in between came after the trigger.
+    """
+    times_ms = [codec.decode_event(event).received_ms for event in report.events]
+    return max(1, min([report.run.started_ms, *times_ms]))
 
 
 def _refuse(report: _Report, item: AskWait | AskSignal | AskInvoke, error: Exception) -> None:
