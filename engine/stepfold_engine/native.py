@@ -149,8 +149,8 @@ class Native:
                 self.worker.stop(run)
 
     def start(self, owner: Owner, run: Run, facts: list[Fact]) -> None:
-        """Give a run's code to the worker, with its whole history."""
-        if self.owners.get(owner.state.number) is not owner:
+        """Give a run's code to the worker, with its whole history, unless the worker has it."""
+        if self.owners.get(owner.state.number) is not owner or run.id in self._sessions:
             return
         first = started_in(facts)
         if first is None:

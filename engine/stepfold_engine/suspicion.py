@@ -79,8 +79,8 @@ class Suspicion:
             owner = self._waiting[0]
             if owner.state.trials.suspects:
                 self._current = owner
-                owner.trial_open = True
-                task = asyncio.get_running_loop().create_task(self._try(owner))
+                first, owner.trial_open = not owner.trial_open, True
+                task = asyncio.get_running_loop().create_task(self._try(owner, first=first))
                 self._trials.add(task)
                 task.add_done_callback(self._trials.discard)
                 return
@@ -95,20 +95,26 @@ class Suspicion:
             for run in self._pending(owner):
                 self._native.wake(owner, run)
 
-    async def _try(self, owner: Owner) -> None:
+    async def _try(self, owner: Owner, *, first: bool) -> None:
         with contextlib.suppress(FencedError):
-            await self._try_some(owner)
+            await self._try_some(owner, first=first)
 
-    async def _try_some(self, owner: Owner) -> None:
+    async def _try_some(self, owner: Owner, *, first: bool) -> None:
         await self._condemn(owner)
         state = owner.state
         if not state.trials.suspects:
             self._next()
             return
-        if state.trials.running:
+        if not state.trials.running:
+            owner.submit(Entries(trials.next_trial))
+            await owner.settled()
+        elif first:
+            # This process lost the partition in the middle of a trial, and has won it back.
+            for run in [owner.state.runs.get(key) for key in sorted(state.trials.running)]:
+                if run is not None:
+                    self._native.wake(owner, run.id)
+        else:
             return
-        owner.submit(Entries(trials.next_trial))
-        await owner.settled()
         resumed = list(state.trials.running)
         await asyncio.sleep(self._settings.trial_survive_ms / 1000)
         left = [key for key in resumed if key in state.trials.running]

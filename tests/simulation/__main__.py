@@ -15,6 +15,7 @@ from tests.simulation.trial import Verdict, judge, line_of, simulate
 from tests.simulation.world import Mask
 
 REPORTS_MAX = 5
+PROGRESS_EVERY = 5_000
 
 
 def main() -> int:
@@ -57,7 +58,9 @@ def many(seeds: range, jobs: int) -> int:
     bad: list[Verdict] = []
     records, virtual_s = 0, 0.0
     with ProcessPoolExecutor(jobs) as pool:
-        for verdict in pool.map(judge, seeds, chunksize=8):
+        for done, verdict in enumerate(pool.map(judge, seeds, chunksize=8)):
+            if done and done % PROGRESS_EVERY == 0:
+                print(f"… {done} seeds, {len(bad)} broke a promise", flush=True)
             faults += verdict.faults
             records += verdict.records
             virtual_s += verdict.virtual_s

@@ -4,7 +4,7 @@ import json
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -186,14 +186,18 @@ class World:
             self.unreadable.add((w.topic, w.partition, w.offset))
 
     def _event(self, w: Written) -> None:
-        event = codec.decode_event(w.value)
+        event, raw = codec.decode_event(w.value), w.value
+        if not 0 < event.received_ms <= w.at_ms:
+            # Whatever its producer's clock said, it was not taken in after it was appended.
+            event = replace(event, received_ms=w.at_ms)
+            raw = codec.encode(event)
         id_ = event.id or event.internal or f"{w.topic}-{w.partition}-{w.offset}"
         logged = Logged(
             w.partition,
             w.offset,
             w.order,
             w.at_ms,
-            w.value,
+            raw,
             event,
             id_,
             bool(event.id),
@@ -202,7 +206,7 @@ class World:
         self.events[w.partition].append(logged)
         self.events_by_name[event.name].append(logged)
         self.events_by_id[id_].append(logged)
-        self.events_by_raw[w.value].append(logged)
+        self.events_by_raw[raw].append(logged)
 
     def _tell(self) -> dict[bytes, Story]:
         teller = Teller(self.findings)
