@@ -1,9 +1,11 @@
 """Histories: a run's facts, read back from the journal."""
 
+from collections.abc import Sequence
+
 from stepfold.port import Fact
 from stepfold_engine.core.fold import Cursor, claim_in, follow
 from stepfold_engine.core.run import Run
-from stepfold_engine.errors import CorruptLogError
+from stepfold_engine.errors import CorruptLogError, LogError
 from stepfold_engine.facts import facts_of
 from stepfold_engine.log.base import JOURNAL, Log, Record
 from stepfold_engine.owner import Owner
@@ -68,14 +70,30 @@ def _missing(number: int, offset: int, seq: int) -> CorruptLogError:
     return CorruptLogError(JOURNAL, number, offset, text)
 
 
+def is_whole(seqs: Sequence[int], through: int) -> bool:
+    """Say whether a run's decisions up to ``through`` are its history without a gap.
+
+    The copy that a round makes of old decisions stands in their place from when it is decided.
+
+    >>> is_whole([3, 7, 8, 12], 8), is_whole([9, 7, 8], 8)
+    (True, False)
+    """
+    newest = next((i for i in reversed(range(len(seqs))) if seqs[i] <= through), -1)
+    return all(seq <= through for seq in seqs[: newest + 1])
+
+
 async def read_history(log: Log, owner: Owner, run: Run, through: int) -> list[Fact]:
     """Read the facts of a run from the decisions up to ``through``, in order.
 
     Raises:
         CorruptLogError: one of them is damaged, or no longer there.
+        LogError: the log cannot be read now, or a copy of the history is being written.
     """
     while True:
         seqs = list(run.seqs)
+        if not is_whole(seqs, through):
+            text = f"journal/{owner.state.number}: a copy of the history is being written"
+            raise LogError(text)
         try:
             return await _facts(log, owner, run.id, [seq for seq in seqs if seq <= through])
         except CorruptLogError:

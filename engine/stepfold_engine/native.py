@@ -22,7 +22,7 @@ from stepfold_engine.core.inputs import RunReported
 from stepfold_engine.core.run import Run
 from stepfold_engine.errors import CorruptLogError, LogError
 from stepfold_engine.facts import started_in
-from stepfold_engine.histories import read_history
+from stepfold_engine.histories import is_whole, read_history
 from stepfold_engine.log.base import Log
 from stepfold_engine.owner import Owner
 from stepfold_schemas import codec
@@ -119,7 +119,9 @@ class Native:
         self.unserved.discard(run)
         self._events.pop(run, None)
         self._looking_back.pop(run, None)
-        if self._sessions.pop(run, None) is not None and self.worker is not None:
+        self._sessions.pop(run, None)
+        if self.worker is not None:
+            # Also when its code has ended: bodies of its steps may go on.
             self.worker.stop(run)
 
     def forget(self, run: bytes) -> None:
@@ -149,8 +151,13 @@ class Native:
                 self.worker.stop(run)
 
     def start(self, owner: Owner, run: Run, facts: list[Fact]) -> None:
-        """Give a run's code to the worker, with its whole history, unless the worker has it."""
-        if self.owners.get(owner.state.number) is not owner or run.id in self._sessions:
+        """Give a run's code to the worker, with its whole history, unless the worker has it.
+
+        One whose history is being read is started with that: it is told nothing else meanwhile.
+        """
+        if self.owners.get(owner.state.number) is not owner:
+            return
+        if run.id in self._sessions or self._loading.get(run.id) is owner:
             return
         first = started_in(facts)
         if first is None:
@@ -246,9 +253,12 @@ class Native:
         read_through = -1
         while True:
             state = owner.state.runs.get(key_of(run))
-            if state is None or state.stopped:
+            if state is None or state.stopped or self.owners.get(owner.state.number) is not owner:
                 return
             through = owner.confirmed_seq
+            if not is_whole(state.seqs, through):
+                await asyncio.sleep(UNCONFIRMED_S)
+                continue
             last = max((s for s in state.seqs if s <= through), default=0)
             if last <= read_through:
                 # Nothing was confirmed of it while the log was read: from here on facts are

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.decide import trials
 from stepfold_engine.core.partition import Partition
-from stepfold_engine.errors import FencedError
+from stepfold_engine.core.run import Run
+from stepfold_engine.errors import CorruptLogError, FencedError, LogError
 from stepfold_engine.facts import started_in
 from stepfold_engine.histories import read_history
 from stepfold_engine.native import Native
@@ -22,6 +23,9 @@ from stepfold_schemas.entries import Entry
 from stepfold_schemas.ids import ulid_text
 
 _log = logging.getLogger("stepfold")
+
+AGAIN_S = 1.0
+"""When suspects are looked at again after the log could not be read."""
 
 
 class Suspicion:
@@ -97,7 +101,14 @@ class Suspicion:
 
     async def _try(self, owner: Owner, *, first: bool) -> None:
         with contextlib.suppress(FencedError):
-            await self._try_some(owner, first=first)
+            while True:
+                try:
+                    await self._try_some(owner, first=first)
+                except LogError as error:
+                    _log.warning("partition %d: suspects wait: %s", owner.state.number, error)
+                    await asyncio.sleep(AGAIN_S)
+                    continue
+                return
 
     async def _try_some(self, owner: Owner, *, first: bool) -> None:
         await self._condemn(owner)
@@ -125,9 +136,7 @@ class Suspicion:
         """Fail what killed the process too often."""
         limits = self._settings.limits
         while (run := trials.condemned(owner.state, limits)) is not None:
-            facts = await read_history(self._native.log, owner, run, owner.confirmed_seq)
-            first = started_in(facts)
-            events = first.events if first is not None else []
+            events = await self._events_of(owner, run)
             now_ms, condemned = self._clock.now_ms(), run
 
             def make(
@@ -138,6 +147,16 @@ class Suspicion:
             _log.error("run %s killed the process %d times", ulid_text(run.id), run.deaths)
             owner.submit(Entries(make))
             await owner.settled()
+
+    async def _events_of(self, owner: Owner, run: Run) -> list[bytes]:
+        """Return what started a run, for its failure handler; nothing if that is damaged."""
+        try:
+            facts = await read_history(self._native.log, owner, run, owner.confirmed_seq)
+        except CorruptLogError as error:
+            _log.error("run %s: its journal is damaged: %s", ulid_text(run.id), error)
+            return []
+        first = started_in(facts)
+        return first.events if first is not None else []
 
 
 def _cleared(keys: list[bytes]) -> Callable[[Partition], list[Entry]]:
