@@ -16,7 +16,7 @@ help: ## List the targets.
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[engine,kafka,metrics,sql]' --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[engine,kafka,metrics,otel,sql]' --group dev
 	@touch $@
 
 demo: $(READY) ## Process a thousand orders, kill the engine in the middle, check that nothing is lost.

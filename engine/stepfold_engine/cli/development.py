@@ -16,6 +16,7 @@ from stepfold.app import App
 from stepfold.worker import NativeWorker
 from stepfold_engine.cli.console import LiveLog
 from stepfold_engine.cli.loading import LoadError, Target, load
+from stepfold_engine.cli.traced import traced
 from stepfold_engine.clock import SystemClock
 from stepfold_engine.errors import EngineError, InvalidOptionError
 from stepfold_engine.expressions import compile_expression
@@ -80,7 +81,7 @@ class Development:
             settings = Settings(always_replay=given.always_replay)
             self._node = Node(scraping.measured(log), clock, CelMatching(), settings)
             self._node.watchers += scraping.watchers
-            async with self._running():
+            async with traced(self._node), self._running():
                 await self._declare(specs)
                 self._node.resume()
                 url = f"http://{given.host}:{sockets[0].getsockname()[1]}"
