@@ -31,6 +31,8 @@ WAIT_MS = 86_400_000
 """How long one read waits; an append wakes it at once."""
 READ_BYTES = 1 << 20
 
+REASON_CHARS_MAX = 1_000
+
 LETTER_BYTES_MAX = RECORD_BYTES_MAX - (512 << 10)
 """The largest record of an inbox: what is decided of it holds it, and more."""
 
@@ -87,7 +89,7 @@ class Reader:
             else:
                 self._owner.submit(self._event(record), after)
         except UndecodableError as error:
-            await self._reject(record, str(error))
+            await self._reject(record, _kept(str(error)))
 
     def _elsewhere(self, record: Record) -> EventElsewhere | None:
         """Say, from the headers alone, whether another partition is an event's home."""
@@ -117,6 +119,12 @@ class Reader:
             _log.error("%s cannot be read, kept in the dead letters: %s", where, reason)
         entry: Entry = InputRejected(self._topic, self._partition, record.offset, reason)
         self._owner.submit(Entries(lambda _: [entry]), after)
+
+
+def _kept(reason: str) -> str:
+    """Return a reason as it is kept: it may quote the record, which is any length and any text."""
+    text = reason.encode(errors="backslashreplace").decode()
+    return text if len(text) <= REASON_CHARS_MAX else text[:REASON_CHARS_MAX] + "…"
 
 
 def _message(record: Record) -> MessageArrived:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stepfold_engine.errors import AppendRefusedError, LogError, RecordTooLargeError
+from stepfold_engine.kafka.log import KafkaLog
 from stepfold_engine.log import embedded
 from stepfold_engine.log.base import (
     EVENTS,
@@ -19,6 +20,7 @@ from stepfold_engine.log.base import (
 )
 from stepfold_engine.log.embedded import EmbeddedLog
 from stepfold_engine.log.memory import MemoryLog
+from tests.parts.topics import client_properties, fresh_topics
 
 
 class Time:
@@ -33,12 +35,18 @@ Test = Callable[[Log, Time], Coroutine[Any, Any, None]]
 Run = Callable[[Test], None]
 
 
-@pytest.fixture(params=["memory", "embedded", "embedded-slow-disk"])
+LOGS = ["memory", "embedded", "embedded-slow-disk", pytest.param("kafka", marks=pytest.mark.kafka)]
+# Of a topic whose records keep the time that they were stamped with, however old that is.
+STAMPED = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"}
+
+
+@pytest.fixture(params=LOGS)
 def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Give a function that runs a test on a fresh log with two partitions a topic."""
     if request.param == "embedded-slow-disk":
         # Every commit counts as slow, and runs in a thread.
         monkeypatch.setattr(embedded, "SLOW_COMMIT_S", 0.0)
+    broker = request.getfixturevalue("kafka") if request.param == "kafka" else None
 
     def runner(test: Test) -> None:
         async def main() -> None:
@@ -46,6 +54,9 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
             log: Log
             if request.param == "memory":
                 log = MemoryLog(2, time)
+            elif broker is not None:
+                names = await fresh_topics(broker, settings=STAMPED)
+                log = await KafkaLog.connect(client_properties(broker), names, time)
             else:
                 log = EmbeddedLog.open(tmp_path / "log", 2, time, reserve_bytes=1 << 16)
             try:

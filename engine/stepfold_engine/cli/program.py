@@ -4,8 +4,21 @@ from typing import Annotated
 
 import typer
 
-from stepfold_engine.cli import asking, dev
+from stepfold_engine.cli import asking, dev, letters
+from stepfold_engine.cli.failures import USAGE, fail
 from stepfold_engine.wire.replies import release
+
+try:
+    from stepfold_engine.cli.sharing import add_commands
+except ModuleNotFoundError as missing:
+    if (missing.name or "").partition(".")[0] != "aiokafka":
+        raise
+
+    def add_commands(program: typer.Typer) -> None:
+        """Add the commands that can do without Kafka's client."""
+        program.command()(asking.run)
+        program.command("topics")(_without_kafka)
+
 
 HELP = """\
 Durable functions on a log.
@@ -20,6 +33,8 @@ Write functions in app.py, then:
 
   stepfold run RUN_ID                             see what happened in a run
 
+  stepfold run app.py --kafka HOST:PORT           run them on Kafka, in several processes
+
 Exit codes: 0 fine, 1 what was asked for failed, 2 wrong usage, 3 no engine answers.
 """
 
@@ -30,6 +45,11 @@ program = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+def _without_kafka() -> None:
+    """Make and check Kafka topics (needs: pip install 'stepfold[engine,kafka]')."""
+    fail("this command needs Kafka's client: pip install 'stepfold[engine,kafka]'", USAGE)
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,11 +71,12 @@ def _common(
 program.command()(dev.dev)
 program.command()(asking.send)
 program.command()(asking.runs)
-program.command()(asking.run)
+add_commands(program)
 program.command()(asking.events)
 program.command()(asking.cancel)
 program.command()(asking.resume)
 program.command()(asking.signal)
+program.add_typer(letters.program, name="dead-letters")
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ class GroupAssignment:
 
     async def still_named(self, partition: int) -> bool:
         """Ask the group anew whether a partition is this process's; wait until it can say."""
-        while not self._failed and not self._stopping.is_set():
+        while not self._failed and not self._loop.is_closed():
             try:
                 return await self._ask(lambda member: member.confirm(partition))
             except KafkaError as error:
@@ -110,7 +110,14 @@ class GroupAssignment:
                 raise KafkaError("not joined")
             return await question(self._member)
 
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked(), self._loop))
+        asking = asyncio.run_coroutine_threadsafe(asked(), self._loop)
+        try:
+            return await asyncio.wrap_future(asking)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise KafkaError("the group was left meanwhile") from None
 
     def _check(self) -> None:
         if self._failed:

@@ -77,6 +77,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # it has no types
         self._consumer.subscribe([options.topic], listener=self)
         self._heard_s = time.monotonic()
         self._joined = False
+        self._sharing = True
+        self._confirming = asyncio.Lock()
         self._replaced = asyncio.Event()
         self._round = asyncio.Event()
 
@@ -102,9 +104,12 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # it has no types
 
         coordinator._do_heartbeat = heartbeat  # noqa: SLF001 - as above
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+    async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride] - or so
+        self, revoked: Iterable[TopicPartition]
+    ) -> None:
         """Hear that the group shares out anew. What it had stays a member's until it is told."""
         del revoked
+        self._sharing = True
         coordinator = self._consumer._coordinator  # noqa: SLF001 - as above
         dropped = self._joined and not coordinator.member_id
         silent_s = time.monotonic() - self._heard_s
@@ -122,7 +127,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # it has no types
         generation = self._consumer._coordinator.generation  # noqa: SLF001 - as above
         self._assignor.on_generation_assignment(generation)
         self._heard_s = time.monotonic()
-        self._joined = True
+        self._joined, self._sharing = True, False
         self._assigned(frozenset(p.partition for p in found))
         self._round.set()
         self._round = asyncio.Event()
@@ -153,17 +158,22 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # it has no types
             KafkaError: the group cannot be asked.
         """
         where = TopicPartition(self._options.topic, partition)
-        while True:
-            next_round = self._round
-            if where not in self._consumer.assignment():
-                return False
-            end = (await self._consumer.end_offsets([where]))[where]
-            try:
-                await self._consumer.commit({where: end})
-            except (CommitFailedError, IllegalStateError):
-                await next_round.wait()
-            else:
-                return True
+        # One at a time, and not while the group shares out: aiokafka joins anew after a commit that
+        # was refused, and would do so for ever if the next one was under way already.
+        async with self._confirming:
+            while True:
+                if self._sharing:
+                    await self._round.wait()
+                if where not in self._consumer.assignment():
+                    return False
+                end = (await self._consumer.end_offsets([where]))[where]
+                next_round = self._round
+                try:
+                    await self._consumer.commit({where: end})
+                except (CommitFailedError, IllegalStateError):
+                    await next_round.wait()
+                else:
+                    return True
 
     async def stop(self) -> None:
         """Leave; one with a name keeps its partitions until its session ends."""

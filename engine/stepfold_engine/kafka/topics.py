@@ -28,6 +28,7 @@ BATCH_BYTES_MAX = RECORD_BYTES_MAX + (1 << 20)
 """The ``max.message.bytes`` of a topic: the largest record, and room for what is around it."""
 
 READY_S = 30.0
+SETTLE_LOOKS = 4
 _NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}")
 
 
@@ -137,14 +138,26 @@ async def create(admin: Admin, names: TopicNames, layout: Layout) -> list[str]:
             if refusal:
                 raise LogError(f"{name} was not made: {refusal}")
             made.append(name)
-        async with asyncio.timeout(READY_S):
-            while len(await admin.replicas(names.all)) < len(TOPICS):  # noqa: ASYNC110 - asked
-                await asyncio.sleep(0.1)
-    except TimeoutError as error:
-        raise LogError(f"the topics are not ready after {READY_S:.0f} s") from error
+        await settle(admin, names)
     except KafkaError as error:
         raise LogError(f"the topics cannot be made: {error!r}") from error
     return made
+
+
+async def settle(admin: Admin, names: TopicNames) -> None:
+    """Wait until all brokers know topics that were just made: each is told in its own time.
+
+    Raises:
+        LogError: one does not.
+    """
+    try:
+        async with asyncio.timeout(READY_S):
+            # Any broker may answer, so it is asked often enough to have met them all.
+            for _ in range(SETTLE_LOOKS * await admin.brokers()):
+                while len(await admin.replicas(names.all)) < len(TOPICS):  # noqa: ASYNC110 - asked
+                    await asyncio.sleep(0.1)
+    except TimeoutError as error:
+        raise LogError(f"the topics are not ready after {READY_S:.0f} s") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,8 @@ class Log(Protocol):
     async def append(self, topic: str, partition: int, records: Sequence[NewRecord]) -> int | None:
         """Append records to a partition; return the offset of the first once all are durable.
 
-        None means: durable, but the offset is not known (the caller reads on to find out).
+        The others lie directly behind it. None means: durable, but the offset is not known, or
+        others' records lie between (the caller reads on to find out).
 
         Raises:
             AppendRefusedError: nothing was written (too large, disk full, closed).

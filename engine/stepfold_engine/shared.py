@@ -1,0 +1,129 @@
+"""An app and the engine in one of several processes that share a log on Kafka.
+
+What ``stepfold run`` does, for a program of one's own: each process owns the partitions that the
+consumer group of the namespace assigns to it, and runs what is at home there.
+
+async with sharing_app(app, properties, TopicNames("shop")) as node:
+    await app.send(name="shop/order.created", data={"order_id": 7})
+    …
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+from stepfold.app import App
+from stepfold.worker import NativeWorker
+from stepfold_engine.clock import SystemClock
+from stepfold_engine.effects import Watcher
+from stepfold_engine.errors import LogError, RequestRefusedError
+from stepfold_engine.kafka.group import GroupAssignment
+from stepfold_engine.kafka.log import KafkaLog
+from stepfold_engine.kafka.properties import ClientProperties
+from stepfold_engine.kafka.topics import TopicNames
+from stepfold_engine.local import threaded_worker
+from stepfold_engine.matching import CelMatching
+from stepfold_engine.native import Native
+from stepfold_engine.node import Node
+from stepfold_engine.ownership import Claimant
+from stepfold_engine.settings import Settings
+from stepfold_schemas.entries import FunctionSpec
+
+_log = logging.getLogger("stepfold")
+
+DECLARE_AGAIN_S = 1.0
+_NOT_NOW = 503
+
+
+@asynccontextmanager
+async def sharing_app(
+    app: App,
+    properties: ClientProperties,
+    names: TopicNames,
+    *,
+    node_name: str = "",
+    settings: Settings | None = None,
+    watchers: Sequence[Watcher] = (),
+) -> AsyncGenerator[Node]:
+    """Run an app's functions, together with other processes, while the block runs.
+
+    The block begins when this process's partitions are recovered and the app's functions are in
+    force in all partitions, whoever owns them.
+
+    Args:
+        app: its functions; other processes may have other versions of them.
+        properties: of the Kafka clients.
+        names: of the topics, which must be there.
+        node_name: the same at every start, and no other process's: its partitions wait for it
+            while it restarts. "" for a process that comes and goes.
+        settings: of the engine.
+        watchers: hear of every decision that this process confirms.
+
+    Raises:
+        LogError: no broker can be used, or the topics are not as they must be.
+    """
+    settings, clock = settings or Settings(), SystemClock()
+    log = await KafkaLog.connect(properties, names, clock.now_ms)
+    group: GroupAssignment | None = None
+    worker: NativeWorker | None = None
+
+    def make(native: Native) -> NativeWorker:
+        nonlocal worker
+        worker = threaded_worker(app, native, settings)
+        native.serves = lambda function: function in app.functions
+        return worker
+
+    try:
+        group = await GroupAssignment.join(properties, names, node_name)
+        name = node_name or f"{socket.gethostname()}-{os.getpid()}"
+        claimant = Claimant(name, secrets.token_hex(8))
+        node = Node(log, clock, CelMatching(), settings, assignment=group, claimant=claimant)
+        node.watchers.extend(watchers)
+        async with node.running(make):
+            node.resume()
+            await _declare(node, app)
+            try:
+                yield node
+            finally:
+                if worker is not None:
+                    worker.close()
+    except ExceptionGroup as errors:
+        raise _first(errors) from errors
+    finally:
+        app.engine = None
+        if group is not None:
+            await group.close()
+        await log.close()
+
+
+def _first(errors: ExceptionGroup[Exception]) -> Exception:
+    """Return the error that ended the node, if it is one of the log; else all that happened."""
+    fatal: Exception | None = errors.subgroup(LogError)
+    while isinstance(fatal, ExceptionGroup):
+        fatal = fatal.exceptions[0]
+    return fatal or errors
+
+
+async def _declare(node: Node, app: App) -> None:
+    """Put the app's functions in force, however long it takes until somebody owns each partition.
+
+    What is not in this app any more stays in force: another process may still have it.
+    """
+    specs: list[FunctionSpec] = [function.spec() for function in app.functions.values()]
+    while True:
+        try:
+            await node.declare(app.id, specs, complete=False, forced=False)
+        except RequestRefusedError as error:
+            if error.status != _NOT_NOW:
+                _log.warning("the functions of this process are not put in force: %s", error)
+                return
+            _log.warning("the functions are not in force yet: %s", error)
+        except LogError as error:
+            _log.warning("the functions are not in force yet: %s", error)
+        else:
+            return
+        await asyncio.sleep(DECLARE_AGAIN_S)
