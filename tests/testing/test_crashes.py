@@ -276,7 +276,7 @@ def test_s39_a_librarys_own_timers_are_no_part_of_the_run() -> None:
         for n in range(10):
             with anyio.fail_after(5):
                 await anyio.sleep(0.02)
-            found.append(await ctx.step.run(f"step-{n}", lambda n=n: n))
+            found.append(await ctx.step.run(f"step-{n}", abs, n))
         return found
 
     report = crash_everywhere(f, "go")
