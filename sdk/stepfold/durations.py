@@ -89,6 +89,29 @@ def duration_ms(value: Duration, what: str = "duration") -> int:
     return ms
 
 
+def limit_ms(value: Duration | None, what: str) -> int:
+    """Return how long something may take, in milliseconds; 0 if that is not limited.
+
+    Args:
+        value: the limit, or None for none.
+        what: how an error names it.
+
+    Raises:
+        TypeError: it is no duration.
+        ValueError: it is one that ``duration_ms`` refuses, or is below a millisecond, which nothing
+            could keep.
+
+    >>> limit_ms("2s", "timeout"), limit_ms(None, "timeout")
+    (2000, 0)
+    """
+    if value is None:
+        return 0
+    ms = duration_ms(value, what)
+    if ms == 0:
+        raise ValueError(f"{what} is {shown(value)}: give at least 1 ms, or none for no limit")
+    return ms
+
+
 def shown(value: object) -> str:
     """Return a value as a message shows it: whatever it is, in one short line.
 

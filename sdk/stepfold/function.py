@@ -8,7 +8,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, overload
 
 from stepfold import options, serde
 from stepfold.context import Context
-from stepfold.durations import Duration, duration_ms
+from stepfold.durations import Duration, limit_ms
 from stepfold.fingerprint import fingerprint
 from stepfold.options import CancelOn, Retry, Trigger
 from stepfold.origins import Origins
@@ -148,10 +148,8 @@ def _declared(function: Function[Any], given: FunctionOptions) -> entries.Functi
             options.retry_policy(given.retries),
             options.idempotency_key(given.idempotency),
             options.cancellations(given.cancel_on),
-            0 if given.start_timeout is None else duration_ms(given.start_timeout, "start_timeout"),
-            0
-            if given.finish_timeout is None
-            else duration_ms(given.finish_timeout, "finish_timeout"),
+            limit_ms(given.start_timeout, "start_timeout"),
+            limit_ms(given.finish_timeout, "finish_timeout"),
         )
     except ValueError as error:
         raise ValueError(f"function {function.id}: {error}") from error

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stepfold.durations import Duration, duration_ms
+from stepfold.durations import Duration, duration_ms, limit_ms
 from stepfold_schemas import entries, strict
 
 RETRIES_MAX = 20
@@ -125,7 +125,7 @@ def cancellations(given: CancelOn | Sequence[CancelOn] | None) -> list[entries.C
         entries.CancelOn(
             _event_name(one.event),
             _expression(" && ".join(_terms(one))),
-            0 if one.timeout is None else duration_ms(one.timeout, "timeout of cancel_on"),
+            limit_ms(one.timeout, "timeout of cancel_on"),
         )
         for one in listed
     ]

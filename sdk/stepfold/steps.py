@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from stepfold.durations import Duration, duration_ms
+from stepfold.durations import Duration, limit_ms
 from stepfold.options import Retry, retry_policy
 from stepfold.serde import Reader
 from stepfold_schemas.entries import RetryPolicy
@@ -46,7 +46,7 @@ def policy(retries: int | Retry | None, timeout: Duration | None) -> StepPolicy:
         ValueError: a number or a duration is out of range.
     """
     retry = None if retries is None else retry_policy(retries)
-    return StepPolicy(retry, 0 if timeout is None else duration_ms(timeout, "timeout"))
+    return StepPolicy(retry, limit_ms(timeout, "timeout"))
 
 
 def step(

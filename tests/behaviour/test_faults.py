@@ -1,6 +1,7 @@
 """Appends that fail in every way, zombies, full disks, damage, unreadable input."""
 
 import asyncio
+import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import stepfold
 from stepfold_engine.log.base import DEAD_LETTERS, EVENTS, JOURNAL, NewRecord
 from stepfold_engine.log.memory import MemoryLog
-from stepfold_engine.readers import event_record
+from stepfold_engine.readers import REASON_CHARS_MAX, event_record
 from stepfold_schemas.entries import InputRejected, PartitionClaimed, StepCompleted
 from stepfold_schemas.events import Event
 from tests.behaviour.faults import FaultyLog
@@ -214,6 +215,28 @@ def test_an_input_that_cannot_be_read_goes_to_the_dead_letters_byte_for_byte(
         assert b"nor JSON" in headers["stepfold.error"]
         rejected = [e for _, d in s.decisions for e in d.entries if isinstance(e, InputRejected)]
         assert [(r.topic, r.offset) for r in rejected] == [("events", 0)]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x" * 1_000_000], ids=["half-a-pair", "long"])
+def test_an_input_is_kept_whose_reason_quotes_what_cannot_be_written(
+    name: str, tmp_path: Path
+) -> None:
+    app = stepfold.App("t")
+
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> int:
+        return int(ctx.event.data["n"])
+
+    event = {"specversion": "1.0", "type": "t/go", "source": "s", "id": "1", name: []}
+    value = json.dumps(event).encode()
+    with scenario(Variant("embedded", False, 1), app, tmp_path) as s:
+        s.do(s.log.append(EVENTS, 0, [NewRecord(value)]))
+        assert s.run("t/go", {"n": 5}).result == 5
+        (letter,) = s.do(s.log.read(DEAD_LETTERS, 0, 0)).records
+        assert letter.value == value
+        reason = dict(letter.headers)["stepfold.error"].decode()
+        assert reason.startswith("CloudEvent: attribute ")
+        assert len(reason) <= REASON_CHARS_MAX + 1
 
 
 def test_a_damaged_journal_stops_its_partition_and_the_others_go_on(tmp_path: Path) -> None:

@@ -90,7 +90,10 @@ def test_the_defaults() -> None:
         ({"on": ["a"], "if_": "true"}, TypeError, "Trigger"),
         ({"cancel_on": [CancelOn("e")] * 6}, ValueError, "the limit is 5"),
         ({"cancel_on": CancelOn("e", match="id")}, ValueError, "data.order_id"),
+        ({"cancel_on": CancelOn("e", timeout="0s")}, ValueError, "none for no limit"),
         ({"finish_timeout": 1.5}, TypeError, "float"),
+        ({"finish_timeout": 0}, ValueError, "finish_timeout is 0: give at least 1 ms"),
+        ({"start_timeout": "0 ms"}, ValueError, "start_timeout is '0 ms'"),
     ],
 )
 def test_options_that_are_not_well_formed(

@@ -347,6 +347,7 @@ def test_sleeps_last_as_long_as_they_should() -> None:
         (lambda s: s.sleep("", "1s"), TypeError, "step's id"),
         (lambda s: s.run(7, work), TypeError, "step's id"),
         (lambda s: s.options(retries=21), ValueError, "from 0 to 20"),
+        (lambda s: s.options(timeout="0s"), ValueError, "timeout is '0s': give at least 1 ms"),
         (lambda s: s.send_event("s", "name"), TypeError, "NewEvent or a dict"),
         (lambda s: s.send_event("s", {"data": {}}), ValueError, "needs a name"),
         (lambda s: s.send_event("s", {"name": "a", "dat": {}}), ValueError, "no field 'dat'"),
