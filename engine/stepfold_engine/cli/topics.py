@@ -1,6 +1,7 @@
 """``stepfold topics``: makes the topics of a namespace, and says what is wrong with them."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
@@ -18,11 +19,13 @@ from stepfold_engine.cli.cluster import (
 from stepfold_engine.cli.failures import FAILED, USAGE, fail
 from stepfold_engine.errors import EngineError, LogSettingError
 from stepfold_engine.kafka import topics as kafka_topics
+from stepfold_engine.kafka.asyncapi import document
 from stepfold_engine.kafka.client import Admin
 from stepfold_engine.kafka.connection import connected_admin
 from stepfold_engine.kafka.properties import ClientProperties
 from stepfold_engine.kafka.topics import KEEP_MS, Layout, TopicNames, settings_of
 from stepfold_engine.log.base import TOPICS
+from stepfold_engine.wire.replies import release
 
 _T = TypeVar("_T")
 DAY_MS = 86_400_000
@@ -166,3 +169,21 @@ def _run(
         fail(str(error), USAGE)
     except EngineError as error:
         fail(str(error), FAILED)
+
+
+@program.command()
+def asyncapi(
+    namespace: Namespace,
+    *,
+    kafka: Servers = "",
+    events_prefix: EventsPrefix = EVENTS_PREFIX,
+) -> None:
+    """Print an AsyncAPI 3.0 document of the topics, for those who write events or read journals.
+
+    For example:
+
+      stepfold topics asyncapi --namespace shop > asyncapi.json
+    """
+    names = TopicNames(namespace, events_prefix)
+    servers = [host for host in kafka.split(",") if host]
+    typer.echo(json.dumps(document(names, servers, release()), indent=2))
