@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer  # pyright: ignore[reportMissingTypeStubs]
+from aiokafka.errors import KafkaError  # pyright: ignore[reportMissingTypeStubs]
 
 from stepfold_engine.errors import (
     AppendRefusedError,
@@ -262,16 +263,27 @@ def test_an_outage_that_lasts_pushes_back(
     run(main)
 
 
+async def transactional(kafka: Broker, name: str) -> AIOKafkaProducer:
+    """Start a transactional producer; a new broker first makes the topic that it needs."""
+    for _ in range(60):
+        producer = AIOKafkaProducer(bootstrap_servers=kafka.servers, transactional_id=name)
+        try:
+            await producer.start()
+        except KafkaError:
+            await producer.stop()
+            await asyncio.sleep(0.5)
+        else:
+            return producer
+    raise AssertionError("the broker takes no transactions")
+
+
 def test_events_in_a_transaction_count_once_it_is_committed(kafka: Broker) -> None:
     """Other producers' transactions: what was aborted is skipped, and its marks block nobody."""
 
     async def main() -> None:
         names = await fresh_topics(kafka)
         topic = names.of(EVENTS)
-        producer = AIOKafkaProducer(
-            bootstrap_servers=kafka.servers, transactional_id=names.namespace
-        )
-        await producer.start()
+        producer = await transactional(kafka, names.namespace)
         try:
             async with opened(kafka, names) as log:
                 with contextlib.suppress(ZeroDivisionError):
