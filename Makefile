@@ -8,7 +8,7 @@ ROUNDS ?= 20
 MINUTES ?= 60
 EXAMPLES ?= 2000
 
-.PHONY: help demo test test-quick test-kafka test-kafka-failover check lint simulate mutants fuzz chaos soak bench-quick bench-log bench-recovery clean
+.PHONY: help demo test test-quick test-kafka test-kafka-failover check lint simulate mutants fuzz chaos soak bench-quick bench-log bench-recovery bench-projections clean
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -66,6 +66,9 @@ bench-log: $(READY) ## Measure the embedded log against the disk.
 
 bench-recovery: $(READY) ## Measure recovery behind a long history, and the memory of parked runs.
 	$(BIN)/python -m bench.recovery
+
+bench-projections: $(READY) ## Measure the tables behind SQL: a rebuild, the views, memory.
+	$(BIN)/python -m bench.projections
 
 clean: ## Remove what was installed and what the demo wrote.
 	rm -rf $(VENV) .demo .stepfold

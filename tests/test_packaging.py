@@ -23,6 +23,7 @@ def test_the_wheel_installs_alone_and_the_command_says_what_is_missing(tmp_path:
     assert {n.split("/")[0] for n in names if n.endswith(".py")} == {
         "stepfold",
         "stepfold_engine",
+        "stepfold_projections",
         "stepfold_schemas",
     }
     assert [n for n in names if n.endswith("py.typed")]

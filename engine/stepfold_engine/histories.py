@@ -73,12 +73,13 @@ def _missing(number: int, offset: int, seq: int) -> CorruptLogError:
 def is_whole(seqs: Sequence[int], through: int) -> bool:
     """Say whether a run's decisions up to ``through`` are its history without a gap.
 
-    The copy that a round makes of old decisions stands in their place from when it is decided.
+    The copy that a round makes of old decisions stands in their place from when it is decided, and
+    may be all there is.
 
-    >>> is_whole([3, 7, 8, 12], 8), is_whole([9, 7, 8], 8)
-    (True, False)
+    >>> is_whole([3, 7, 8, 12], 8), is_whole([9, 7, 8], 8), is_whole([9], 8)
+    (True, False, False)
     """
-    newest = next((i for i in reversed(range(len(seqs))) if seqs[i] <= through), -1)
+    newest = next((i for i in reversed(range(len(seqs))) if seqs[i] <= through), 0)
     return all(seq <= through for seq in seqs[: newest + 1])
 
 

@@ -5,8 +5,9 @@ async with running_app(app, Path(".stepfold")) as node:
     …
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from stepfold.app import App
@@ -21,6 +22,11 @@ from stepfold_engine.native import Native
 from stepfold_engine.node import Node
 from stepfold_engine.settings import Settings
 from stepfold_schemas import codec
+
+DRAIN_S = 5.0
+"""How long attempts that are running may take when the process stops."""
+
+DRAIN_LOOK_S = 0.05
 
 
 class InProcess:
@@ -44,6 +50,19 @@ def threaded_worker(app: App, native: Native, settings: Settings) -> NativeWorke
     worker.run_in_thread()
     app.engine = InProcess(native)
     return worker
+
+
+async def drain(native: Native, worker: NativeWorker) -> None:
+    """Begin nothing any more, let attempts that are running end for a few seconds, stop all code.
+
+    What they returned is with the owners then, who write it before they let their partitions go.
+    """
+    native.rest()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while worker.busy:  # noqa: ASYNC110 - it is another thread's
+                await asyncio.sleep(DRAIN_LOOK_S)
+    await asyncio.to_thread(worker.close)
 
 
 @asynccontextmanager

@@ -4,7 +4,8 @@ Needs the extra ``metrics``. Names follow Prometheus' conventions: base units, `
 only grows. All are of this process; sums over processes are the reader's.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -33,6 +34,7 @@ from stepfold_schemas.entries import (
 from stepfold_schemas.ids import key_of
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+_Input = tuple[str, int]
 _APPEND_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -112,9 +114,11 @@ class Metrics:
         self._unserved.set(len(node.native.unserved))
         for labelled in (self._runs, self._timers, self._lag, self._recovery_s):
             labelled.clear()  # another process may own what this one did
+        events = [(EVENTS, n) for n in range(await node.log.partitions(EVENTS))]
+        ends = await _ends(node.log, events)  # asked once for all partitions that read them
         for number, owner in sorted(node.owners.items()):
             self._look_at(number, owner)
-            await self._look_at_inputs(number, owner, node.log)
+            self._look_at_inputs(number, owner, ends | await _ends(node.log, [(INBOX, number)]))
         return generate_latest(self._registry)
 
     def _look_at(self, number: int, owner: Owner) -> None:
@@ -125,15 +129,19 @@ class Metrics:
         self._timers.labels(number).set(len(state.timers.free) + len(state.timers.held))
         self._recovery_s.labels(number).set(owner.recovery_s)
 
-    async def _look_at_inputs(self, number: int, owner: Owner, log: Log) -> None:
-        events = [(EVENTS, n) for n in range(await log.partitions(EVENTS))]
-        for topic, partition in [*events, (INBOX, number)]:
-            try:
-                bounds = await log.bounds(topic, partition)
-            except LogError:
-                continue  # a gap in a chart says that, too
-            lag = max(0, bounds.end - owner.position(topic, partition))
+    def _look_at_inputs(self, number: int, owner: Owner, ends: Mapping[_Input, int]) -> None:
+        for (topic, partition), end in ends.items():
+            lag = max(0, end - owner.position(topic, partition))
             self._lag.labels(number, topic, partition).set(lag)
+
+
+async def _ends(log: Log, inputs: Sequence[_Input]) -> dict[_Input, int]:
+    """Return where inputs end, without those that cannot be asked: a gap in a chart says that."""
+    found: dict[_Input, int] = {}
+    for topic, partition in inputs:
+        with contextlib.suppress(LogError):
+            found[topic, partition] = (await log.bounds(topic, partition)).end
+    return found
 
 
 def _function(owner: Owner, run: bytes) -> str:

@@ -81,6 +81,17 @@ class Native:
         """Start no more runs: the process stops."""
         self._closed = True
 
+    def rest(self) -> None:
+        """Start no more runs, and drop the code of all: the process will stop.
+
+        Attempts that are under way go on, and their outcomes count.
+        """
+        self.close()
+        if self.worker is not None:
+            for run in self._sessions:
+                self.worker.leave(run)
+        self._sessions.clear()
+
     def owns(self, owner: Owner) -> None:
         """Take a partition's runs from now on."""
         self.owners[owner.state.number] = owner
@@ -155,7 +166,7 @@ class Native:
 
         One whose history is being read is started with that: it is told nothing else meanwhile.
         """
-        if self.owners.get(owner.state.number) is not owner:
+        if self._closed or self.owners.get(owner.state.number) is not owner:
             return
         if run.id in self._sessions or self._loading.get(run.id) is owner:
             return

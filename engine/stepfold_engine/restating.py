@@ -67,8 +67,9 @@ class Restating:
                 continue
             try:
                 await self.round()
-            except LogError:
-                _log.exception("partition %d: restating stopped", owner.state.number)
+            except LogError as error:
+                number = owner.state.number
+                _log.warning("partition %d: restating begins again later: %s", number, error)
                 await asyncio.sleep(RETRY_S)
 
     def _plan_next(self) -> None:

@@ -13,8 +13,9 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 
 from stepfold.app import App
 from stepfold.worker import NativeWorker
@@ -25,7 +26,8 @@ from stepfold_engine.kafka.group import GroupAssignment
 from stepfold_engine.kafka.log import KafkaLog
 from stepfold_engine.kafka.properties import ClientProperties
 from stepfold_engine.kafka.topics import TopicNames
-from stepfold_engine.local import threaded_worker
+from stepfold_engine.local import drain, threaded_worker
+from stepfold_engine.log.base import Log
 from stepfold_engine.matching import CelMatching
 from stepfold_engine.native import Native
 from stepfold_engine.node import Node
@@ -39,6 +41,21 @@ DECLARE_AGAIN_S = 1.0
 _NOT_NOW = 503
 
 
+@dataclass(frozen=True, slots=True)
+class Observing:
+    """Who looks on while an app runs.
+
+    Attributes:
+        watchers: hear of every decision that this process confirms.
+        measured: returns the log that the node is to use: this one, with what measures it.
+        during: is entered before the node runs, and left when it has stopped.
+    """
+
+    watchers: Sequence[Watcher] = ()
+    measured: Callable[[Log], Log] = lambda log: log
+    during: Callable[[Node], AbstractAsyncContextManager[None]] = lambda _: nullcontext()
+
+
 @asynccontextmanager
 async def sharing_app(
     app: App,
@@ -47,12 +64,13 @@ async def sharing_app(
     *,
     node_name: str = "",
     settings: Settings | None = None,
-    watchers: Sequence[Watcher] = (),
+    observing: Observing | None = None,
 ) -> AsyncGenerator[Node]:
     """Run an app's functions, together with other processes, while the block runs.
 
     The block begins when this process's partitions are recovered and the app's functions are in
-    force in all partitions, whoever owns them.
+    force in all partitions, whoever owns them. Behind it, attempts that are running have a few
+    seconds to end; then the partitions are released, and the others take them over at once.
 
     Args:
         app: its functions; other processes may have other versions of them.
@@ -61,36 +79,23 @@ async def sharing_app(
         node_name: the same at every start, and no other process's: its partitions wait for it
             while it restarts. "" for a process that comes and goes.
         settings: of the engine.
-        watchers: hear of every decision that this process confirms.
+        observing: who looks on.
 
     Raises:
         LogError: no broker can be used, or the topics are not as they must be.
     """
-    settings, clock = settings or Settings(), SystemClock()
+    settings, observing, clock = settings or Settings(), observing or Observing(), SystemClock()
     log = await KafkaLog.connect(properties, names, clock.now_ms)
     group: GroupAssignment | None = None
-    worker: NativeWorker | None = None
-
-    def make(native: Native) -> NativeWorker:
-        nonlocal worker
-        worker = threaded_worker(app, native, settings)
-        native.serves = lambda function: function in app.functions
-        return worker
-
     try:
         group = await GroupAssignment.join(properties, names, node_name)
         name = node_name or f"{socket.gethostname()}-{os.getpid()}"
         claimant = Claimant(name, secrets.token_hex(8))
-        node = Node(log, clock, CelMatching(), settings, assignment=group, claimant=claimant)
-        node.watchers.extend(watchers)
-        async with node.running(make):
-            node.resume()
-            await _declare(node, app)
-            try:
-                yield node
-            finally:
-                if worker is not None:
-                    worker.close()
+        used, matching = observing.measured(log), CelMatching()
+        node = Node(used, clock, matching, settings, assignment=group, claimant=claimant)
+        node.watchers.extend(observing.watchers)
+        async with observing.during(node), _running(node, app):
+            yield node
     except ExceptionGroup as errors:
         raise _first(errors) from errors
     finally:
@@ -98,6 +103,28 @@ async def sharing_app(
         if group is not None:
             await group.close()
         await log.close()
+
+
+@asynccontextmanager
+async def _running(node: Node, app: App) -> AsyncGenerator[None]:
+    worker: NativeWorker | None = None
+
+    def make(native: Native) -> NativeWorker:
+        nonlocal worker
+        worker = threaded_worker(app, native, node.settings)
+        native.serves = lambda function: function in app.functions
+        return worker
+
+    async with node.running(make):
+        try:
+            node.resume()
+            await _declare(node, app)
+            yield
+            if worker is not None:
+                await drain(node.native, worker)
+        finally:
+            if worker is not None:
+                worker.close()
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

@@ -41,7 +41,7 @@ class AskWait:
         expression: CEL over ``event`` and ``async``, or "".
         trigger: the run's trigger event as plain JSON values
             (``{"name", "data", "id", "ts", "user"}``), which the expression reads as ``event``.
-        since_ms: 0 for live only; -1 for since the run's start; else a time.
+        since_ms: 0 for live only; -1 for since the event that started the run; else a time.
     """
 
     step: bytes

@@ -25,6 +25,7 @@ What there is::
     ├── Event, Signal     what a function gets
     step, step_info       the body of a step: its policy, and what it may know of itself
     Client, NewEvent      for programs outside: send events, ask about runs
+    query, QueryResult    questions in SQL about what ran
     StepError             and the other errors; see stepfold.errors
 """
 
@@ -42,6 +43,7 @@ from stepfold.errors import (
 from stepfold.events import Event, NewEvent
 from stepfold.function import Function
 from stepfold.options import CancelOn, Retry, Trigger
+from stepfold.query import QueryResult, query
 from stepfold.steps import StepInfo, step, step_info
 from stepfold.sync import SyncContext, SyncStep
 
@@ -56,6 +58,7 @@ __all__ = [
     "InvokeTimeoutError",
     "NewEvent",
     "NonRetriableError",
+    "QueryResult",
     "Retry",
     "RetryAfterError",
     "Signal",
@@ -66,6 +69,7 @@ __all__ = [
     "SyncContext",
     "SyncStep",
     "Trigger",
+    "query",
     "step",
     "step_info",
 ]

@@ -22,7 +22,7 @@ from typing import Any
 from stepfold import serde, tracebacks
 from stepfold.errors import is_permanent, retry_after_ms
 from stepfold.loop import UserLoop
-from stepfold.port import EnginePort
+from stepfold.port import NO_SESSION, EnginePort
 from stepfold.scope import SCOPE
 from stepfold.steps import CURRENT, Body
 from stepfold.threads import ThreadPool
@@ -89,14 +89,12 @@ class Shared:
         engine: where outcomes go.
         threads: where plain functions run.
         outcome_bytes_max: the largest result.
-        sessions: the current session of each run.
         attempts: the attempts that run, or whose outcomes did not come back yet, by run and step.
     """
 
     engine: EnginePort
     threads: ThreadPool
     outcome_bytes_max: int
-    sessions: dict[bytes, int] = field(default_factory=dict[bytes, int])
     attempts: dict[bytes, dict[bytes, Attempt]] = field(
         default_factory=dict[bytes, dict[bytes, Attempt]]
     )
@@ -108,7 +106,7 @@ class AttemptRunner:
     def __init__(self, shared: Shared, loop: UserLoop, body_of: BodyOf) -> None:
         self._body_of = body_of
         self._engine, self._threads = shared.engine, shared.threads
-        self._sessions, self._attempts = shared.sessions, shared.attempts
+        self._attempts = shared.attempts
         self._bytes_max, self._loop = shared.outcome_bytes_max, loop
         self._young: dict[Attempt, None] = {}
         self._sweeping = False
@@ -173,7 +171,7 @@ class AttemptRunner:
         items = [a.outcome for a in self._attempts.get(run, {}).values() if a.outcome is not None]
         for item in items:
             # One by one: each may be as large as a record of the journal holds.
-            self._engine.report(run, self._sessions.get(run, 0), [item])
+            self._engine.report(run, NO_SESSION, [item])
 
     def runs(self) -> list[bytes]:
         """Return the runs that have attempts."""
@@ -285,8 +283,7 @@ class AttemptRunner:
 
     def _report(self, run: bytes, item: AttemptSucceeded | AttemptFailed | AttemptRunning) -> None:
         # Outside the body's context: the engine may be on this loop, and must not inherit it.
-        session = self._sessions.get(run, 0)
-        contextvars.Context().run(self._engine.report, run, session, [item])
+        contextvars.Context().run(self._engine.report, run, NO_SESSION, [item])
 
     def _ignore(self, attempt: Attempt) -> None:
         attempt.state = _State.IGNORED

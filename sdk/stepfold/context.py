@@ -276,7 +276,7 @@ class Step(BoundStep):
             match: a path such as ``data.order_id`` that must be equal in the event that started
                 the run and in the one waited for.
             if_: a CEL expression over ``event``, which started the run, and ``async``.
-            since: look back, too: ``"run"`` for events since the run's start, or a time.
+            since: look back, too: ``"run"`` for events since the run's own, or a time.
         """
         ms = duration_ms(timeout, f"timeout of wait {id!r}")
         path = checked_path(match, f"match of wait {id!r}") if match else ""

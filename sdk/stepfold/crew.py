@@ -88,7 +88,6 @@ class Crew:
         self.threads = equipment.threads
         self.outcome_bytes_max = equipment.settings.outcome_bytes_max
         self.attempts = AttemptRunner(equipment.attempts, loop, equipment.settings.body_of)
-        self._sessions = equipment.attempts.sessions
         self._settings = equipment.settings
         self._lives: dict[bytes, Life] = {}
         self._over: set[bytes] = set()

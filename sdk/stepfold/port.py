@@ -12,6 +12,9 @@ from stepfold_schemas.entries import Entry
 from stepfold_schemas.events import Event
 from stepfold_schemas.reports import ReportItem
 
+NO_SESSION = 0
+"""The session of what attempts report: it counts whatever life of the code waits for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:

@@ -363,13 +363,13 @@ class Replay:
     def take_new(self) -> list[Ask]:
         """Return what the code asked for that the journal does not hold, in order, once.
 
-        Steps are among them until they have an outcome. To be called when ``next`` returned None;
-        while recorded outcomes wait for code that is under way, nothing is new yet.
+        Steps are among them until they have an outcome, which may come after the code asked. To be
+        called when ``next`` returned None; while outcomes wait for code under way, nothing is new.
         """
         if not self._new or (self._outcomes and not self._lenient):
             return []
         new, self._new = self._new, []
-        return [ask for ask in new if not ask.cancelled]
+        return [ask for ask in new if not (ask.cancelled or ask.delivered)]
 
     @property
     def doubtful(self) -> bool:

@@ -23,21 +23,24 @@ class ThreadPool:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        self._idle = 0
+        self._unfinished = 0
         self._made = 0
         self._lost: set[int] = set()
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run this in a thread. It must not raise."""
         with self._lock:
-            if self._idle:
-                self._idle -= 1
-            elif self._threads < self._size:
-                self._threads += 1
-                self._made += 1
-                name = f"{self._name}-{self._made}"
-                threading.Thread(target=self._serve, name=name, daemon=True).start()
+            self._unfinished += 1
+            self._hire()
         self._work.put(work)
+
+    def _hire(self) -> None:
+        """Start a thread if there is more to do than threads."""
+        if self._threads < min(self._unfinished, self._size):
+            self._threads += 1
+            self._made += 1
+            name = f"{self._name}-{self._made}"
+            threading.Thread(target=self._serve, name=name, daemon=True).start()
 
     def give_up(self, thread: int) -> None:
         """Do not count a thread (by its identifier) any more: it may never come back."""
@@ -45,6 +48,8 @@ class ThreadPool:
             if thread not in self._lost:
                 self._lost.add(thread)
                 self._threads -= 1
+                self._unfinished -= 1
+                self._hire()
 
     def close(self) -> None:
         """Let idle threads end; the others end when their work is done."""
@@ -65,5 +70,4 @@ class ThreadPool:
                 if own in self._lost:
                     self._lost.discard(own)
                     return
-                if self._work.empty():
-                    self._idle += 1
+                self._unfinished -= 1

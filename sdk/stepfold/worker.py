@@ -128,7 +128,6 @@ class NativeWorker:
 
     def start(self, brief: RunBrief, history: Sequence[Fact]) -> None:
         """Begin a run's code, replaying its history first. A life under way is replaced."""
-        self._equipment.attempts.sessions[brief.run] = brief.session
         self._drop_elsewhere(brief.run)
         self._put(brief.run, lambda crew: crew.start(brief, history))
 

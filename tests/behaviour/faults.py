@@ -83,3 +83,25 @@ class FaultyLog:
 
     async def close(self) -> None:
         await self.log.close()
+
+
+class SlowLog(FaultyLog):
+    """Lets reads of journals wait while ``reads`` is not set, and appends while ``appends``."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(log)
+        self.reads, self.appends = asyncio.Event(), asyncio.Event()
+        self.reads.set()
+        self.appends.set()
+
+    async def append(self, topic: str, partition: int, records: Sequence[NewRecord]) -> int | None:
+        if topic == JOURNAL:
+            await self.appends.wait()
+        return await super().append(topic, partition, records)
+
+    async def read(
+        self, topic: str, partition: int, offset: int, *, bytes_max: int = 1 << 20, wait_ms: int = 0
+    ) -> Batch:
+        if topic == JOURNAL:
+            await self.reads.wait()
+        return await super().read(topic, partition, offset, bytes_max=bytes_max, wait_ms=wait_ms)

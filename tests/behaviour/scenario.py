@@ -141,6 +141,7 @@ class Scenario:
         self.runs: dict[bytes, RunRecord] = {}
         self.decisions: list[tuple[int, Decision]] = []
         self._changed = asyncio.Event()
+        self._appended = 0
         self.log: Log = self._open_log()
         self.complete = True
         self._zombies: list[tuple[Node, NativeWorker, asyncio.Task[None]]] = []
@@ -276,7 +277,9 @@ class Scenario:
 
     def append_while_down(self, name: str, data: dict[str, Any]) -> None:
         """Append an event to the log while no engine runs, as another producer would."""
-        event = Event(name, json.dumps(data).encode(), internal=ulid_text(bytes(15) + b"x"))
+        self._appended += 1
+        internal = ulid_text(self._appended.to_bytes(16))
+        event = Event(name, json.dumps(data).encode(), internal=internal)
         self.do(self.log.append("events", 0, [event_record(event)]))
 
     def of(self, function: str) -> list[RunRecord]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,13 @@ import stepfold
 from stepfold_engine.core.fold import begin, fold
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.run import head_of
+from stepfold_engine.native import LOADS_AT_ONCE_MAX
+from stepfold_engine.restating import Restating
 from stepfold_schemas.entries import PartitionRestated, StepCompleted
+from stepfold_schemas.ids import key_of
 from tests.behaviour.conftest import Running
-from tests.behaviour.scenario import Scenario
+from tests.behaviour.faults import SlowLog
+from tests.behaviour.scenario import Scenario, Variant, scenario
 
 
 def orders(ran: Counter[str]) -> stepfold.App:
@@ -244,3 +249,36 @@ def summary(state: Partition) -> Any:
         state.taken,
         set(state.requests),
     )
+
+
+def test_a_history_whose_copy_is_only_decided_is_not_read_yet(tmp_path: Path) -> None:
+    app = stepfold.App("t")
+
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> Any:
+        await ctx.step.sleep("nap", "1h")
+        return ctx.event.data["n"]
+
+    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+        count, inner = LOADS_AT_ONCE_MAX + 3, s.log
+        for n in range(count):
+            s.send("t/go", {"n": n})
+        s.advance(60)
+        s.crash()
+        s.log = log = SlowLog(inner)
+        s.start()
+        # All wake at the same time, and some wait until others were read.
+        log.reads.clear()
+        s.advance(3_600)
+        log.appends.clear()
+        owner = s.node.owners[0]
+        restating = Restating(inner, owner, s.clock, s.settings)
+        restating._cut = 1_000_000
+        for run in s.of("f"):
+            s.do(restating._copy_history(key_of(run.id)))
+        s.advance(1)
+        log.reads.set()
+        s.advance(1)
+        log.appends.set()
+        s.until(lambda: all(r.status != "running" for r in s.of("f")))
+        assert sorted(r.result for r in s.of("f")) == list(range(count))

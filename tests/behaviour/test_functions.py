@@ -1,5 +1,6 @@
 """What a function may be declared with: triggers, keys, cancellations, timeouts, handlers."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,35 @@ def test_a_run_can_be_cancelled_from_outside(running: Running) -> None:
         s.advance(60)
         s.do(s.node.cancel(run.id, "by hand"))
         assert s.ended(run).status == "cancelled"
+
+
+def test_cancelling_a_run_that_waits_to_be_tried_again_cancels_its_bodies(
+    running: Running,
+) -> None:
+    app = new()
+    ended: list[str] = []
+
+    async def body() -> None:
+        try:
+            await asyncio.sleep(9 * 3600)
+            ended.append("done")
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    @app.function("f", on="t/go", retries=stepfold.Retry(retries=3, delay="5h"))
+    async def f(ctx: stepfold.Context) -> None:
+        task = asyncio.create_task(ctx.step.run("long", body))
+        await ctx.step.sleep("nap", "1m")
+        raise RuntimeError(f"{task} goes on")
+
+    with running(app) as s:
+        run = s.start_run("t/go")
+        s.advance(300)
+        s.do(s.node.cancel(run.id, "by hand"))
+        assert s.ended(run).status == "cancelled"
+        s.advance(60)
+        assert ended == ["cancelled"]
 
 
 def test_a_finish_timeout_cancels(running: Running) -> None:

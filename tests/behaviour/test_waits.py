@@ -200,6 +200,28 @@ def test_since_run_finds_an_event_that_came_before_the_wait(running: Running) ->
         assert s.ended(run).result == 2
 
 
+def test_since_run_finds_an_event_that_came_before_the_process_that_began_the_run(
+    running: Running,
+) -> None:
+    app = new()
+
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> Any:
+        event = await ctx.step.wait_for_event(
+            "early", event="t/early", match="data.k", timeout="1h", since="run"
+        )
+        return None if event is None else event.data["n"]
+
+    with running(app) as s:
+        s.crash()
+        for n, name in enumerate(["t/early", "t/go", "t/early"]):
+            s.append_while_down(name, {"k": 1, "n": n})
+            s.advance(600)
+        s.start()
+        s.until(lambda: s.of("f") and s.of("f")[0].end)
+        assert s.of("f")[0].result == 2
+
+
 def test_since_run_misses_nothing_that_comes_while_the_log_is_searched(running: Running) -> None:
     """S24: answers arrive before, while and after the wait looks back."""
     app = new()

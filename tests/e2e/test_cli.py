@@ -195,6 +195,45 @@ def test_a_signal_stops_it_cleanly(dev: Dev, number: signal.Signals) -> None:
     assert "the process died" not in dev.output
 
 
+SLOW = """
+import asyncio
+from pathlib import Path
+
+import stepfold
+
+app = stepfold.App("shop")
+TRACES = Path(__file__).parent / "traces"
+
+
+async def take_long() -> str:
+    with TRACES.open("a") as file:
+        file.write("begun\\n")
+    await asyncio.sleep(1.5)
+    return "done"
+
+
+@app.function("slow", on="shop/slow")
+async def slow(ctx: stepfold.Context) -> str:
+    first = await ctx.step.run("long", take_long)
+    await ctx.step.wait_for_event("go", event="shop/go", timeout="1h")
+    return first
+"""
+
+
+def test_an_attempt_that_is_running_ends_before_it_stops(dev: Dev) -> None:
+    (dev.folder / "app.py").write_text(SLOW)
+    dev.start()
+    dev.ok("send", "shop/slow")
+    until((dev.folder / "traces").exists, "the step's body")
+    assert dev.stop(signal.SIGTERM) == 0, dev.output
+    dev.start()
+    run = dev.run_in("waiting", "shop-slow")
+    dev.ok("send", "shop/go")
+    assert dev.run_in("completed", "shop-slow") == run
+    assert dev.rows("run", run)[0]["outcome"] == {"data": "done"}
+    assert (dev.folder / "traces").read_text() == "begun\n"
+
+
 def test_runs_are_asked_for_cancelled_and_signalled(dev: Dev) -> None:
     dev.start()
     dev.ok("send", "shop/asked")

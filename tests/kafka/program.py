@@ -52,3 +52,20 @@ async def told(ctx: stepfold.Context) -> None:
 async def patient(ctx: stepfold.Context) -> str:
     event = await ctx.step.wait_for_event("never", event="k/never", timeout="1s")
     return "nothing came" if event is None else "something came"
+
+
+@app.function("approve", on="k/asked")
+async def approve(ctx: stepfold.Context) -> object:
+    said = await ctx.step.wait_for_signal("approval", signal=ctx.event.data["signal"], timeout="1h")
+    return None if said is None else said.data
+
+
+async def take_long() -> str:
+    await note("begun")
+    await asyncio.sleep(2)
+    return "done"
+
+
+@app.function("slow", on="k/slow")
+async def slow(ctx: stepfold.Context) -> object:
+    return await ctx.step.run("long", take_long)

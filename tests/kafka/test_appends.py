@@ -236,6 +236,9 @@ def test_an_outage_that_lasts_pushes_back(
 
     async def main() -> None:
         limits = {"delivery_timeout_ms": "3000", "request_timeout_ms": "1000"}
+        complaints: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
         async with opened(kafka, None, **limits) as log:
             await log.append(EVENTS, 0, [NewRecord(b"before")])
             os.kill(pausable, signal.SIGSTOP)
@@ -259,6 +262,7 @@ def test_an_outage_that_lasts_pushes_back(
             found = await values(log, EVENTS)
             assert found[0] == b"before"
             assert found[-1] == b"after"
+        assert not complaints, "producers that are let go of say nothing"
 
     run(main)
 

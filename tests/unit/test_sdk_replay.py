@@ -107,6 +107,18 @@ def test_new_asks_are_held_until_the_recorded_outcomes_are_given() -> None:
     assert code.new() == []
 
 
+def test_a_step_that_was_asked_for_and_got_its_outcome_meanwhile_is_not_new() -> None:
+    code = Code(completed("a"))
+    code.ask(STEP, "a")
+    code.ask(STEP, "b")
+    assert code.given() == ["a"]
+    # The attempt that an earlier life of the code began has ended.
+    (fact,) = facts(completed("b"), first=2)
+    assert code.replay.add(fact)
+    assert code.given() == ["b"]
+    assert code.new() == []
+
+
 def test_an_operation_that_has_begun_is_not_new_but_a_step_is_until_it_has_an_outcome() -> None:
     code = Code(
         SleepBegan(RUN, step_key("s"), "s", 5_000),

@@ -56,6 +56,35 @@ def test_the_runs_that_rested_longest_make_room() -> None:
         assert missed == [1, 0], "the newest two were in memory"
 
 
+def test_a_run_that_has_ended_leaves_nothing_behind() -> None:
+    app = stepfold.App("t")
+
+    @app.function("f")
+    async def f(ctx: Context) -> Any:
+        return await ctx.step.run("s", work, 1)
+
+    assert f
+    with Journal(app) as journal:
+        run = journal.finish(journal.start("f", {}))
+        assert run.result == 1
+        journal.settle(5)
+        assert not [where for where, held in containers(journal.worker).items() if run.id in held]
+
+
+def containers(worker: NativeWorker) -> dict[str, Any]:
+    """Return what a worker, and the parts that it is made of, keep by the ids of runs."""
+    crew = worker._crew
+    shared = worker._equipment.attempts
+    parts: list[object] = [worker, crew, crew.attempts, shared]
+    found: dict[str, Any] = {}
+    for part in parts:
+        names = getattr(part, "__dict__", None) or type(part).__slots__  # type: ignore[attr-defined]
+        for name in names:
+            if isinstance(held := getattr(part, name), dict | set):
+                found[f"{type(part).__name__}.{name}"] = held
+    return found
+
+
 @pytest.fixture(name="app")
 def _app() -> stepfold.App:
     return stepfold.App("t")

@@ -466,7 +466,7 @@ def test_readiness_and_unknown_routes(tmp_path: Path) -> None:
     trial(tmp_path, test)
 
 
-@pytest.mark.parametrize("damage", ["kept", "missing", "damaged", "other"])
+@pytest.mark.parametrize("damage", ["kept", "missing", "damaged", "senseless", "other"])
 def test_the_index_knows_finished_runs_after_a_restart(tmp_path: Path, damage: str) -> None:
     async def test() -> None:
         log = memory_log()
@@ -479,6 +479,11 @@ def test_the_index_knows_finished_runs_after_a_restart(tmp_path: Path, damage: s
                 path.unlink()
             elif damage == "damaged":
                 path.write_bytes(b"no database" * 1_000)
+            elif damage == "senseless":
+                with contextlib.closing(sqlite3.connect(path)) as db, db:
+                    db.execute("DROP TABLE places")
+                    db.execute("CREATE TABLE places(partition, epoch, seq, at_ms)")
+                    db.executemany("INSERT INTO places VALUES(?, '', NULL, '')", [(0,), (1,)])
             elif damage == "other":
                 with contextlib.closing(sqlite3.connect(path)) as db, db:
                     db.execute("DELETE FROM runs")

@@ -12,8 +12,15 @@ from rich.console import Console
 from stepfold_engine.cli.development import Development, Options
 from stepfold_engine.cli.failures import FAILED, USAGE, fail
 from stepfold_engine.cli.loading import LoadError, NoSuchFileError, parse_target
+from stepfold_engine.cli.serving import EventKeys, Host, checked_keys
 from stepfold_engine.errors import EngineError
-from stepfold_engine.wire.server import LOCAL
+
+AlwaysReplay = Annotated[
+    bool,
+    typer.Option(
+        "--always-replay", help="Replay a run whenever something happens: finds divergence."
+    ),
+]
 
 
 def dev(  # noqa: PLR0913 - the options of a command
@@ -24,7 +31,7 @@ def dev(  # noqa: PLR0913 - the options of a command
     port: Annotated[
         int, typer.Option("--port", "-p", min=0, max=65_535, help="0 chooses a free one.")
     ] = 8288,
-    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     data: Annotated[Path, typer.Option("--data", help="The folder of the log.")] = Path(
         ".stepfold"
     ),
@@ -35,16 +42,16 @@ def dev(  # noqa: PLR0913 - the options of a command
     reload: Annotated[
         bool, typer.Option("--reload/--no-reload", help="Load the code again when it changes.")
     ] = True,
-    always_replay: Annotated[
+    always_replay: AlwaysReplay = False,
+    event_key: EventKeys = None,
+    projections: Annotated[
         bool,
         typer.Option(
-            "--always-replay", help="Replay a run whenever something happens: finds divergence."
+            "--projections/--no-projections",
+            envvar="STEPFOLD_PROJECTIONS",
+            help="Keep tables for SQL, in a process of its own.",
         ),
-    ] = False,
-    event_key: Annotated[
-        list[str] | None,
-        typer.Option("--event-key", help="Only these keys may send events. May be repeated."),
-    ] = None,
+    ] = True,
 ) -> None:
     """Run the functions of a file, with the engine, on this machine.
 
@@ -57,10 +64,7 @@ def dev(  # noqa: PLR0913 - the options of a command
 
       stepfold dev shop/functions.py:app --port 9000 --data /var/lib/shop
     """
-    keys = [key for key in event_key or [] if key]
-    if host not in LOCAL and not keys:
-        text = f"--host {host} lets others send events: say with --event-key KEY who may"
-        fail(text, USAGE)
+    keys = checked_keys(host, event_key)
     console = Console(highlight=False, markup=False, emoji=False)
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
@@ -68,7 +72,9 @@ def dev(  # noqa: PLR0913 - the options of a command
     logging.getLogger("stepfold").setLevel(logging.INFO)
     try:
         target = parse_target(file)
-        options = Options(target, host, port, data, partitions, reload, always_replay, tuple(keys))
+        options = Options(
+            target, host, port, data, partitions, reload, always_replay, keys, projections
+        )
         asyncio.run(Development(options, console).run())
     except NoSuchFileError as error:
         fail(str(error), USAGE)

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import signal
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,30 +15,29 @@ from stepfold.app import App
 from stepfold.worker import NativeWorker
 from stepfold_engine.cli.console import LiveLog
 from stepfold_engine.cli.loading import LoadError, Target, load
+from stepfold_engine.cli.serving import stopping
 from stepfold_engine.cli.traced import traced
 from stepfold_engine.clock import SystemClock
 from stepfold_engine.errors import EngineError, InvalidOptionError
 from stepfold_engine.expressions import compile_expression
 from stepfold_engine.history import History
-from stepfold_engine.local import InProcess, threaded_worker
+from stepfold_engine.local import InProcess, drain, threaded_worker
 from stepfold_engine.log.embedded import EmbeddedLog
 from stepfold_engine.matching import CelMatching
 from stepfold_engine.native import Native
 from stepfold_engine.node import Node
+from stepfold_engine.projecting import MISSING, Projecting, installed
 from stepfold_engine.settings import Settings
 from stepfold_engine.wire.api import build_app
 from stepfold_engine.wire.live import LiveFeed
 from stepfold_engine.wire.replies import release
 from stepfold_engine.wire.scraping import Scraping
 from stepfold_engine.wire.server import listen, serving
+from stepfold_engine.wire.sql import Sql
 from stepfold_schemas.entries import FunctionSpec
 
 _log = logging.getLogger("stepfold")
 
-DRAIN_S = 5.0
-"""How long attempts that are running may take when the engine stops."""
-
-DRAIN_LOOK_S = 0.05
 RELOAD_DEBOUNCE_MS = 200
 
 
@@ -55,6 +53,7 @@ class Options:
     reload: bool
     always_replay: bool
     event_keys: tuple[str, ...]
+    projections: bool = True
 
 
 class Development:
@@ -86,7 +85,8 @@ class Development:
                 self._node.resume()
                 url = f"http://{given.host}:{sockets[0].getsockname()[1]}"
                 self._greet(url, specs)
-                api = build_app(self._node, self._history, self._live, given.event_keys)
+                sql = Sql(self._tables, MISSING if given.projections else "")
+                api = build_app(self._node, self._history, self._live, given.event_keys, sql)
                 api.router.routes.append(scraping.route(self._node))
                 async with serving(api, sockets):
                     await self._until_stopped()
@@ -104,23 +104,23 @@ class Development:
         printing = LiveLog(self._console)
         node.watchers += [self._live, printing]
         self._history = History(node, self._options.data / "history.db")
-        async with node.running(self._make_worker), self._history.running():
+        wanted = self._options.projections and installed()
+        self._tables = Projecting(self._options.data) if wanted else None
+        tables = self._tables.running() if self._tables is not None else nullcontext()
+        async with node.running(self._make_worker), self._history.running(), tables:
             printing.start()
             try:
                 yield
+                await drain(node.native, self._worker)
             finally:
+                self._worker.close()
                 printing.stop()
 
     async def _until_stopped(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop.set)
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._watch()) if self._options.reload else None
-            await self._stop.wait()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                # Told again, it stops at once.
-                loop.remove_signal_handler(number)
+            with stopping(self._stop):
+                await self._stop.wait()
             if watching is not None:
                 watching.cancel()
 
@@ -130,14 +130,6 @@ class Development:
         native.serves = lambda function: function in self._app.functions
         self._worker = threaded_worker(self._app, native, self._node.settings)
         return self._worker
-
-    async def _drain(self) -> None:
-        """Let attempts that are running end, for a few seconds; then drop all code."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_S):
-                while self._worker.busy:  # noqa: ASYNC110 - it is another thread's
-                    await asyncio.sleep(DRAIN_LOOK_S)
-        await asyncio.to_thread(self._worker.close)
 
     async def _declare(self, specs: Sequence[FunctionSpec]) -> None:
         """Put the file's functions in force. It is the whole app: what is not in it leaves."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from stepfold_engine.cli import asking, dev, letters
+from stepfold_engine.cli import asking, dev, letters, sql
 from stepfold_engine.cli.failures import USAGE, fail
 from stepfold_engine.wire.replies import release
 
@@ -18,6 +18,7 @@ except ModuleNotFoundError as missing:
         """Add the commands that can do without Kafka's client."""
         program.command()(asking.run)
         program.command("topics")(_without_kafka)
+        program.command("log")(_without_kafka)
 
 
 HELP = """\
@@ -48,7 +49,7 @@ program = typer.Typer(
 
 
 def _without_kafka() -> None:
-    """Make and check Kafka topics (needs: pip install 'stepfold[engine,kafka]')."""
+    """Use Kafka (needs: pip install 'stepfold[engine,kafka]')."""
     fail("this command needs Kafka's client: pip install 'stepfold[engine,kafka]'", USAGE)
 
 
@@ -77,6 +78,12 @@ program.command()(asking.cancel)
 program.command()(asking.resume)
 program.command()(asking.signal)
 program.add_typer(letters.program, name="dead-letters")
+
+
+program.command()(sql.sql)
+program.command()(sql.report)
+program.command()(sql.retention)
+program.add_typer(sql.projections, name="projections")
 
 
 def main() -> None:

@@ -32,19 +32,20 @@ def read_event(value: bytes, headers: Headers = ()) -> Event:
 
 def _of_json(value: bytes, headers: Mapping[str, bytes]) -> Event:
     try:
-        given = plain.parse_json(value)
+        given: object = plain.parse_json(value)
     except ValueError as error:
         raise UndecodableError(
             f"neither an Avro event of stepfold, nor a CloudEvent, nor JSON: {error}"
         ) from error
     kind = headers.get("content-type", b"").decode(errors="replace")
-    if isinstance(given, dict):
-        known = cast("dict[str, object]", given)
-        if "specversion" in known or kind.startswith(cloud.STRUCTURED):
-            return cloud.of_json(known)
-        if "name" not in {str(name).lower() for name in known}:
-            raise UndecodableError(
-                "JSON without a name; an event is"
-                ' {"name": "shop/order.created", "data": {…}}, or a CloudEvent'
-            )
-    return plain.event_of(given, 0)
+    if not isinstance(given, dict):
+        return plain.event_of(given, 0)
+    known = cast("dict[str, object]", given)
+    if "specversion" in known or kind.startswith(cloud.STRUCTURED):
+        return cloud.of_json(known)
+    if "name" not in {str(name).lower() for name in known}:
+        raise UndecodableError(
+            "JSON without a name; an event is"
+            ' {"name": "shop/order.created", "data": {…}}, or a CloudEvent'
+        )
+    return plain.event_of(known, 0)

@@ -4,7 +4,17 @@ It is never asked by the engine. If its file is missing, damaged or of another l
 again from where the journals start.
 """
 
+from stepfold_engine.history.absent import NoHistory
 from stepfold_engine.history.index import History, short_id
 from stepfold_engine.history.views import STATUSES, Outcome, RunFilter, RunView, Waiting
 
-__all__ = ["STATUSES", "History", "Outcome", "RunFilter", "RunView", "Waiting", "short_id"]
+__all__ = [
+    "STATUSES",
+    "History",
+    "NoHistory",
+    "Outcome",
+    "RunFilter",
+    "RunView",
+    "Waiting",
+    "short_id",
+]

@@ -89,7 +89,7 @@ class Keeper:
         new, self._new = self._new, []
         try:
             await self._in_thread(lambda store: store.write(new))
-        except (sqlite3.Error, GapError) as error:
+        except Exception as error:  # noqa: BLE001 - nothing in the file may end the engine
             await self.fall_back(error)
 
     async def _keep(self) -> None:
@@ -99,11 +99,11 @@ class Keeper:
                     if owner.state.number not in self._live:
                         await self._catch_up_with(owner)
                 await self._prune()
-            except (sqlite3.Error, GapError) as error:
-                await self.fall_back(error)
-                await asyncio.sleep(RETRY_S)
             except (LogError, UndecodableError) as error:
                 _log.warning("the index of runs is behind: %s", error)
+                await asyncio.sleep(RETRY_S)
+            except Exception as error:  # noqa: BLE001 - nothing in the file may end the engine
+                await self.fall_back(error)
                 await asyncio.sleep(RETRY_S)
             await self.flush()
             await asyncio.sleep(WRITE_EVERY_S)

@@ -258,6 +258,8 @@ def _forget_batches(accumulator: Any) -> None:
     """Fail what was not written, and fetch the errors that nobody else will."""
     batches = [*accumulator._pending_batches]  # noqa: SLF001 - what `flush` looks at
     batches += [b for queue in accumulator._batches.values() for b in queue]  # noqa: SLF001 - too
+    # A batch that waits to be sent again is not pending, but its end takes it from what is.
+    accumulator._pending_batches.update(batches)  # noqa: SLF001 - too
     accumulator.fail_all(KafkaError("the producer was abandoned"))
     for batch in batches:
         for future in (batch.future, batch._drain_waiter):  # noqa: SLF001 - too

@@ -113,7 +113,7 @@ class EmbeddedLog:
         self._thread: ThreadPoolExecutor | None = None
         self._busy = self._closed = False
         self._idle = asyncio.Event()
-        self._count = 0
+        self._counts: dict[str, int] = {}
         self._ends: dict[Partition, _Ends] = {}
         self._db: sqlite3.Connection
         self._reader: sqlite3.Connection
@@ -176,8 +176,9 @@ class EmbeddedLog:
             self._db.execute("PRAGMA secure_delete=OFF")
             self._db.execute(f"PRAGMA journal_size_limit={WAL_KEPT_BYTES}")
             self._db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-            self._count = tables.prepare(self._db, partitions, self.folder)
-            pairs = [(topic, number) for topic in TOPICS for number in range(self._count)]
+            tables.prepare(self._db, partitions, self.folder)
+            self._counts = tables.counts_of(self._db)
+            pairs = [(topic, number) for topic in TOPICS for number in range(self._counts[topic])]
             self._ends = {pair: self._ends_of(pair) for pair in pairs}
             self._reader = tables.connect(path)
             opened.callback(self._reader.close)
@@ -221,7 +222,7 @@ class EmbeddedLog:
     async def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has."""
         self._known((topic, 0))
-        return self._count
+        return self._counts[topic]
 
     def _known(self, partition: Partition) -> _Ends:
         """Return what is known of a partition.
@@ -464,7 +465,7 @@ class EmbeddedLog:
         return batch
 
     def _select(self, partition: Partition, offset: int, bytes_max: int) -> Batch:
-        """Read from the file. Offsets are dense here: one that is missing was lost.
+        """Read from the file. Offsets are dense here: one that is missing was lost, or is a hole.
 
         Raises:
             CorruptLogError: the first record is damaged or missing.
@@ -480,9 +481,10 @@ class EmbeddedLog:
                 return Batch(whole, first + len(whole), start)
             # Or trimmed by a thread just now.
             start = max(start, tables.bounds_of(self._reader, partition)[0])
-            if start <= first:
+            behind = max(start, tables.behind_hole(self._reader, partition, first))
+            if behind <= first:
                 raise CorruptLogError(*partition, first, "the record is missing from the file")
-            first = start
+            first = behind
         return Batch([], first, start)
 
     async def bounds(self, topic: str, partition: int) -> Bounds:

@@ -1,21 +1,23 @@
 """The embedded log's SQLite file: tables, rows and checksums. Blocking; knows nothing of asyncio.
 
-A table for each partition of each topic, so that damage in one leaves the others readable.
+A table for each partition of each topic, so that damage in one leaves the others readable. Offsets
+are dense, but for those that a copy of another log notes as holes.
 """
 
 import sqlite3
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from stepfold_engine.errors import CorruptLogError, LogError
-from stepfold_engine.log.base import TOPICS, Headers, NewRecord, Record
+from stepfold_engine.log.base import JOURNAL, TOPICS, Headers, NewRecord, Record
 
 FORMAT = 1
 Partition = tuple[str, int]
 Row = tuple[int, int, bytes, bytes, bytes, int]
 
+_COUNT = "partitions of "
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _OFFSET_AND_TIME = struct.Struct(">qq")
 _LENGTHS = struct.Struct(">HI")
@@ -42,7 +44,7 @@ def prepare(db: sqlite3.Connection, partitions: int | None, folder: Path) -> int
     Raises:
         LogError: it was made with another number of partitions, or by a newer release.
     """
-    db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER)")
+    make_meta(db)
     meta = dict(db.execute("SELECT name, value FROM meta"))
     if meta.get("format", FORMAT) != FORMAT:
         text = f"{folder} has log format {meta['format']}; this release reads {FORMAT}"
@@ -53,14 +55,21 @@ def prepare(db: sqlite3.Connection, partitions: int | None, folder: Path) -> int
         raise LogError(f"{text}; the number is fixed. Leave it out, or use another folder.")
     count = stored or partitions or 1
     if stored is None:
-        _make(db, count)
+        make(db, dict.fromkeys(TOPICS, count))
     return count
 
 
-def _make(db: sqlite3.Connection, count: int) -> None:
+def make_meta(db: sqlite3.Connection) -> None:
+    """Make the table that says what the file is, if it is not there."""
+    db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER)")
+
+
+def make(db: sqlite3.Connection, counts: Mapping[str, int]) -> None:
+    """Make the tables of a new file. A number of its own for a topic is for copies alone."""
     db.execute("BEGIN IMMEDIATE")
+    count = counts[JOURNAL]
     for topic in TOPICS:
-        for number in range(count):
+        for number in range(counts[topic]):
             name = table_of((topic, number))
             db.execute(
                 f"CREATE TABLE {name} (offset INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL,"
@@ -72,7 +81,42 @@ def _make(db: sqlite3.Connection, count: int) -> None:
         " (topic, number)) WITHOUT ROWID"
     )
     db.executemany("INSERT INTO meta VALUES (?, ?)", [("format", FORMAT), ("partitions", count)])
+    own = [(f"{_COUNT}{topic}", n) for topic, n in counts.items() if n != count]
+    db.executemany("INSERT INTO meta VALUES (?, ?)", own)
     db.execute("COMMIT")
+
+
+def counts_of(db: sqlite3.Connection) -> dict[str, int]:
+    """Return how many partitions each topic has."""
+    meta: dict[str, int] = dict(db.execute("SELECT name, value FROM meta"))
+    return {topic: meta.get(f"{_COUNT}{topic}", meta["partitions"]) for topic in TOPICS}
+
+
+def note_holes(
+    db: sqlite3.Connection, partition: Partition, holes: Iterable[tuple[int, int]]
+) -> None:
+    """Note ranges of offsets (first, after) at which there is nothing, and never was."""
+    db.execute(
+        "CREATE TABLE IF NOT EXISTS holes (topic TEXT, number INTEGER, first INTEGER,"
+        " after INTEGER, PRIMARY KEY (topic, number, first)) WITHOUT ROWID"
+    )
+    db.executemany("INSERT INTO holes VALUES (?, ?, ?, ?)", [(*partition, *h) for h in holes])
+
+
+def behind_hole(db: sqlite3.Connection, partition: Partition, offset: int) -> int:
+    """Return the end of the hole that an offset lies in; the offset if it lies in none."""
+    row = _hole(db, "first <= ? ORDER BY first DESC LIMIT 1", (*partition, offset))
+    return max(offset, row[0]) if row is not None else offset
+
+
+def _hole(
+    db: sqlite3.Connection, condition: str, values: tuple[str | int, ...]
+) -> tuple[int] | None:
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'holes'").fetchone():
+        return None
+    query = f"SELECT after FROM holes WHERE topic = ? AND number = ? AND {condition}"  # noqa: S608 - our own
+    row: tuple[int] | None = db.execute(query, values).fetchone()
+    return row
 
 
 def bounds_of(db: sqlite3.Connection, partition: Partition) -> tuple[int, int, int]:
@@ -84,7 +128,9 @@ def bounds_of(db: sqlite3.Connection, partition: Partition) -> tuple[int, int, i
     last = db.execute(
         f"SELECT offset, at_ms FROM {table_of(partition)} ORDER BY offset DESC LIMIT 1"  # noqa: S608 - our own name
     ).fetchone()
-    return (start, start, 0) if last is None else (start, last[0] + 1, last[1])
+    end, last_ms = (start, 0) if last is None else (last[0] + 1, last[1])
+    hole = _hole(db, "after > ? ORDER BY first DESC LIMIT 1", (*partition, end))
+    return (start, end if hole is None else hole[0], last_ms)
 
 
 def row_of(offset: int, at_ms: int, record: NewRecord) -> Row:
@@ -151,6 +197,25 @@ def select(
     return found
 
 
+def whole_rows(rows: Sequence[Row]) -> int:
+    """Return how many rows, from the first one on, have the checksum that they say."""
+    crc32, pack = zlib.crc32, _OFFSET_AND_TIME.pack
+    for place, (at, at_ms, key, value, headers, crc) in enumerate(rows):
+        try:
+            found = crc32(value, crc32(headers, crc32(key, crc32(pack(at, at_ms)))))
+        except (TypeError, struct.error):
+            return place
+        if found != crc:
+            return place
+    return len(rows)
+
+
+def record_of(row: Row) -> Record:
+    """Return the record in a row."""
+    at, at_ms, key, value, headers, _ = row
+    return Record(at, at_ms, value, key, _unpacked(headers) if headers else ())
+
+
 def _is_whole(row: Sequence[object]) -> bool:
     at, at_ms, key, value, headers, crc = row
     if not (isinstance(at, int) and isinstance(at_ms, int) and isinstance(key, bytes)):
@@ -184,8 +249,18 @@ def delete_below(db: sqlite3.Connection, partition: Partition, before: int, rows
     ).fetchone()
     start: int = row[0] if row else before
     db.execute(f"DELETE FROM {name} WHERE offset < ?", (start,))  # noqa: S608 - our own name
-    db.execute("INSERT OR REPLACE INTO starts VALUES (?, ?, ?)", (*partition, start))
+    note_start(db, partition, start)
     return start
+
+
+def clear(db: sqlite3.Connection, partition: Partition) -> None:
+    """Remove all rows of a partition."""
+    db.execute(f"DELETE FROM {table_of(partition)}")  # noqa: S608 - our own name
+
+
+def note_start(db: sqlite3.Connection, partition: Partition, start: int) -> None:
+    """Note a partition's first offset, inside a transaction."""
+    db.execute("INSERT OR REPLACE INTO starts VALUES (?, ?, ?)", (*partition, start))
 
 
 def transaction(db: sqlite3.Connection, work: Callable[[], None]) -> None:

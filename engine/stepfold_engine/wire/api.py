@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from stepfold_engine.errors import EngineError, RequestRefusedError
 from stepfold_engine.formats.plain import parse_json
-from stepfold_engine.history import STATUSES, History, RunFilter, RunView
+from stepfold_engine.history import STATUSES, History, NoHistory, RunFilter, RunView
 from stepfold_engine.node import Node
 from stepfold_engine.wire.eventlog import EventFilter, event_by_id, newest_events
 from stepfold_engine.wire.ingest import Ingest
@@ -36,6 +36,7 @@ from stepfold_engine.wire.replies import (
     on_engine_error,
     release,
 )
+from stepfold_engine.wire.sql import Sql
 from stepfold_schemas import strict
 from stepfold_schemas.ids import parse_ulid, ulid_text
 
@@ -50,7 +51,7 @@ SHOWN_CHARS = 80
 class Api:
     """Answers for one node."""
 
-    def __init__(self, node: Node, history: History, live: LiveFeed) -> None:
+    def __init__(self, node: Node, history: History | NoHistory, live: LiveFeed) -> None:
         self.node, self.history, self.live = node, history, live
 
     # The protocol's routes.
@@ -180,15 +181,15 @@ class Api:
 
     async def resume(self, request: Request) -> Response:
         """``POST /stepfold/v1/runs/{id}/resume``."""
-        view = await self._named(request)
-        await self.node.resume_run(view.id)
-        return data_reply({"run_id": ulid_text(view.id)})
+        run = await self._id(request)
+        await self.node.resume_run(run)
+        return data_reply({"run_id": ulid_text(run)})
 
     async def cancel_named(self, request: Request) -> Response:
         """``DELETE /stepfold/v1/runs/{id}``."""
-        view = await self._named(request)
-        await self.node.cancel(view.id, "cancelled by request")
-        return data_reply({"run_id": ulid_text(view.id)})
+        run = await self._id(request)
+        await self.node.cancel(run, "cancelled by request")
+        return data_reply({"run_id": ulid_text(run)})
 
     async def partitions(self, _: Request) -> Response:
         """``GET /stepfold/v1/partitions``."""
@@ -196,8 +197,9 @@ class Api:
         for number in range(self.node.partitions):
             owner = self.node.owners.get(number)
             if owner is None:
-                why = self.node.stopped_partitions.get(number, "")
-                rows.append({"partition": number, "status": "stopped", "reason": why})
+                why = self.node.stopped_partitions.get(number)
+                gone = {"status": "stopped", "reason": why} if why else {"status": "elsewhere"}
+                rows.append({"partition": number, **gone})
                 continue
             rows.append(
                 {
@@ -225,20 +227,28 @@ class Api:
 
     async def _named(self, request: Request) -> RunView:
         """Return the run that a whole id, its beginning, or its last eight characters name."""
+        return await self._run(await self._id(request))
+
+    async def _id(self, request: Request) -> bytes:
+        """Return the id that is meant; whether there is such a run is not asked of a whole one."""
         text = str(request.path_params["id"]).upper()
         if len(text) == 26:
-            return await self._run(_ulid(text, "run"))
+            return _ulid(text, "run")
         found = await self.history.named(text)
         if not found:
             raise RequestRefusedError(404, f"no run {text}")
         if len(found) > 1:
             names = ", ".join(ulid_text(run) for run in found)
             raise RequestRefusedError(409, f"several runs are meant by {text}: {names}, …")
-        return await self._run(found[0])
+        return found[0]
 
 
 def build_app(
-    node: Node, history: History, live: LiveFeed, keys: Collection[str] = ()
+    node: Node,
+    history: History | NoHistory,
+    live: LiveFeed,
+    keys: Collection[str] = (),
+    sql: Sql | None = None,
 ) -> Starlette:
     """Return the application that serves a running node.
 
@@ -247,8 +257,9 @@ def build_app(
         history: answers questions about runs.
         live: the feed for those who watch.
         keys: event keys that may send events; none means anybody may.
+        sql: answers questions in SQL.
     """
-    api, ingest = Api(node, history, live), Ingest(node, keys)
+    api, ingest, sql = Api(node, history, live), Ingest(node, keys), sql or Sql(None)
     ours = "/stepfold/v1"
     routes = [
         Route("/", api.root),
@@ -261,6 +272,8 @@ def build_app(
         Route("/v1/runs/{id}", api.run, methods=["GET"]),
         Route("/v1/runs/{id}", api.cancel, methods=["DELETE"]),
         Route("/v1/signals", api.signal, methods=["POST"]),
+        Route("/v1/sql", sql.post, methods=["POST"]),
+        Route("/v1/sql/copy", sql.copy, methods=["POST"]),
         Route(f"{ours}/runs", api.our_runs),
         Route(f"{ours}/runs/{{id}}", api.our_run, methods=["GET"]),
         Route(f"{ours}/runs/{{id}}", api.cancel_named, methods=["DELETE"]),
