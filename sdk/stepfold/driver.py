@@ -175,8 +175,8 @@ class Life:
         if self.mute:
             return
         ask = self.replay.asked.get(step)
-        if isinstance(ask, Pending) and ask.released and not ask.started and not ask.cancelled:
-            self._start(ask)
+        if isinstance(ask, Pending):
+            self._start_again(ask)
 
     def rest(self) -> None:
         """Report that the run is idle, if it is and has not said so."""
@@ -427,6 +427,10 @@ class Life:
         else:
             self._run_attempt(ask, number)
 
+    def _start_again(self, ask: Pending) -> None:
+        if ask.released and not ask.started and not ask.cancelled:
+            self._start(ask)
+
     def _run_attempt(self, ask: Pending, number: int) -> None:
         assert ask.body is not None, "only steps are started"
         self.desk.attempts.start(Attempt(self.run, ask.key, ask.name, number, ask.body))
@@ -443,11 +447,12 @@ class Life:
         elif isinstance(entry, StepAttemptFailed):
             self.idle = False
             ask = self.replay.asked.get(entry.step)
-            if isinstance(ask, Pending) and ask.started:
-                self._landed(ask)
-                if self.due.get(entry.step, 0) > entry.attempt and not ask.cancelled:
+            if isinstance(ask, Pending):
+                if ask.started:
+                    self._landed(ask)
+                if self.due.get(entry.step, 0) > entry.attempt:
                     # Its time had come before the failure was confirmed.
-                    self._start(ask)
+                    self._start_again(ask)
         elif isinstance(entry, AttemptStarted) and self._waking:
             waking = self._waking.get(entry.step)
             if waking is not None and waking[1] == entry.attempt:

@@ -414,6 +414,28 @@ def test_a_body_that_blocks_counts_and_its_run_goes_on_elsewhere(
     assert ran == ["hog"]
 
 
+def test_an_attempt_begins_whose_time_had_come_before_the_failure_was_confirmed(
+    app: stepfold.App, engine: Engine, worker: NativeWorker
+) -> None:
+    """Nor had the code, which was started again meanwhile, begun the attempt that failed."""
+
+    @app.function("f")
+    async def f(ctx: Context) -> str:
+        return await ctx.step.options(retries=5).run("s", work, "ok")
+
+    assert f
+    mine = replace(brief(1, "f"), retries_due={step_key("s"): 3})
+    one, two = (
+        entries.StepAttemptFailed(mine.run, step_key("s"), "s", n, 0, entries.Error("E", "no"), 0)
+        for n in (1, 2)
+    )
+    worker.start(mine, [Fact(1, 0, 5, one)])
+    engine.next(RunIdle)
+    worker.deliver(mine.run, [Fact(2, 0, 6, two)])
+    run, item = engine.next(AttemptSucceeded)
+    assert (run, item.attempt) == (mine.run, 3)
+
+
 def test_a_loop_that_only_waits_is_not_blocked(
     app: stepfold.App, engine: Engine, worker: NativeWorker
 ) -> None:
