@@ -142,8 +142,7 @@ class Tenancy:
                 self._start(owner, tasks)
                 house.opened(owner)
         except* (LogError, FencedError) as group:
-            task = asyncio.current_task()
-            if self._ending or (task is not None and task.cancelling()):
+            if self._ending:
                 # A group with errors forgets that it was cancelled, too.
                 raise asyncio.CancelledError from None
             # One is enough to know what to do; damage matters most.
