@@ -1,4 +1,6 @@
-"""Events, decisions, entries and letters to bytes and back; the only importer of fastavro.
+"""Events, decisions, entries and letters to bytes and back; the home of fastavro.
+
+What is of others' schemas is read in ``foreign``.
 
 Every value is written in Avro's single-object encoding (Avro 1.12 specification, "Single-object
 encoding"): the two bytes C3 01, the 8-byte CRC-64-AVRO fingerprint of the writer's schema, the
@@ -19,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from importlib import resources
 from io import BytesIO
-from typing import Any
+from typing import IO, Any
 
 import fastavro
 from fastavro.schema import fingerprint, to_parsing_canonical_form
@@ -28,6 +30,7 @@ from stepfold_schemas import entries, events, messages
 from stepfold_schemas.entries import Decision, Entry
 from stepfold_schemas.events import Event
 from stepfold_schemas.messages import Letter, Message
+from stepfold_schemas.runfile import FORMAT, ExportedRun, RunFile
 
 _MARKER = b"\xc3\x01"
 _HEADER_BYTES = 10
@@ -38,10 +41,26 @@ class UndecodableError(ValueError):
     """Bytes are not a value of any known schema; the message says what is wrong with them."""
 
 
+class NewerSchemaError(UndecodableError):
+    """Bytes are in single-object encoding, of a schema that this release does not know.
+
+    Attributes:
+        fingerprint: the schema's, as hexadecimal digits.
+    """
+
+    def __init__(self, fingerprint: str) -> None:
+        super().__init__(
+            f"written with an unknown schema, fingerprint {fingerprint};"
+            " a newer release of stepfold can read it"
+        )
+        self.fingerprint = fingerprint
+
+
 class _Kind:
     """How values of one class are written and read.
 
     Attributes:
+        raw: the schema as its file has it.
         newest: the class's newest schema, if this is an older one: what it lacks has the newest
             one's default (Avro's schema resolution).
     """
@@ -49,6 +68,7 @@ class _Kind:
     def __init__(self, name: str, cls: type, schema: dict[str, Any]) -> None:
         self.name, self.cls = name, cls
         self.newest: Any = None
+        self.raw = schema
         self.schema = fastavro.parse_schema(schema)
         canonical = to_parsing_canonical_form(schema)
         self.header = _MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
@@ -61,7 +81,7 @@ def is_ours(data: bytes) -> bool:
     return data.startswith(_MARKER)
 
 
-def encode(value: Event | Letter | Message | Entry | Decision) -> bytes:
+def encode(value: Event | Letter | Message | Entry | Decision | ExportedRun) -> bytes:
     """Write one value in single-object encoding.
 
     A decision's entries are themselves single-object encoded inside its record.
@@ -124,6 +144,86 @@ def decode_entry(data: bytes) -> Entry:
     return typing.cast("Entry", value)  # just checked
 
 
+def decode_run(data: bytes) -> ExportedRun:
+    """Read a run of a run file that travels alone.
+
+    Raises:
+        UndecodableError: the bytes are not a run of a known schema.
+    """
+    return _decode_as(ExportedRun, data)
+
+
+def peek_decision(data: bytes) -> tuple[int, int] | None:
+    """Return epoch and seq of a record of a journal without reading the rest of it.
+
+    None if it is not known how its schema begins; the whole record says more.
+    """
+    if data[:_HEADER_BYTES] not in _DECISIONS:
+        return None
+    epoch, at = _long(data, _HEADER_BYTES)
+    seq, _ = _long(data, at)
+    return epoch, seq
+
+
+def _long(data: bytes, at: int) -> tuple[int, int]:
+    """Read a number as Avro writes it; return it and where the next value begins."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), at
+
+
+def write_runs(out: IO[bytes], file: RunFile) -> None:
+    """Write a run file: an Avro object container whose metadata holds its entries' schemas."""
+    headers = {item.entry[:_HEADER_BYTES] for run in file.runs for item in run.journal}
+    schemas = {
+        header[2:].hex(): _BY_HEADER[header].raw for header in sorted(headers & _BY_HEADER.keys())
+    }
+    metadata = {
+        "stepfold.format": str(FORMAT),
+        "stepfold.made_by": file.made_by,
+        "stepfold.made_ms": str(file.made_ms),
+        "stepfold.source": file.source,
+        "stepfold.entry_schemas": json.dumps(schemas),
+    }
+    kind = _BY_CLASS[ExportedRun]
+    plain = map(kind.to_plain, file.runs)
+    fastavro.writer(out, kind.schema, plain, codec="deflate", metadata=metadata)
+
+
+def read_runs(source: IO[bytes]) -> RunFile:
+    """Read a run file.
+
+    Raises:
+        UndecodableError: it is not one, it is damaged, or a newer release wrote it.
+    """
+    kind = _BY_CLASS[ExportedRun]
+    try:
+        reader = fastavro.reader(source, kind.schema)
+        metadata = reader.metadata
+        _check_format(metadata.get("stepfold.format", ""))
+        runs = [kind.from_plain(plain) for plain in reader]
+        made_ms = int(metadata.get("stepfold.made_ms", "0"))
+    except UndecodableError:
+        raise
+    except Exception as error:
+        raise UndecodableError(f"not a run file: {type(error).__name__}: {error}") from error
+    if not runs:
+        raise UndecodableError("a run file without a run in it")
+    made_by, where = metadata.get("stepfold.made_by", ""), metadata.get("stepfold.source", "")
+    return RunFile(runs, made_by, made_ms, where)
+
+
+def _check_format(written: str) -> None:
+    if not written.isdecimal():
+        raise UndecodableError("an Avro file, but not a run file (made by stepfold export)")
+    if int(written) > FORMAT:
+        raise UndecodableError(f"a run file of format {written}; a newer release can read it")
+
+
 def _decode_as(cls: type[_T], data: bytes) -> _T:
     value = _decode(data)
     if type(value) is not cls:
@@ -134,7 +234,7 @@ def _decode_as(cls: type[_T], data: bytes) -> _T:
 def _decode(data: bytes) -> object:
     kind = _BY_HEADER.get(data[:_HEADER_BYTES])
     if kind is None:
-        raise UndecodableError(_unknown(data))
+        raise _unknown(data)
     source = BytesIO(data)
     source.seek(_HEADER_BYTES)
     try:
@@ -151,14 +251,11 @@ def _decode(data: bytes) -> object:
     return value
 
 
-def _unknown(data: bytes) -> str:
-    if data[:2] != _MARKER:
-        return (
-            f"not in Avro's single-object encoding (it begins with {data[:2].hex() or 'nothing'})"
-        )
-    return (
-        f"written with an unknown schema, fingerprint {data[2:_HEADER_BYTES].hex()};"
-        " a newer release of stepfold can read it"
+def _unknown(data: bytes) -> UndecodableError:
+    if data[:2] == _MARKER and len(data) >= _HEADER_BYTES:
+        return NewerSchemaError(data[2:_HEADER_BYTES].hex())
+    return UndecodableError(
+        f"not in Avro's single-object encoding (it begins with {data[:2].hex() or 'nothing'})"
     )
 
 
@@ -249,7 +346,7 @@ def _build_decision(plain: dict[str, Any]) -> Decision:
 _ENTRIES: frozenset[type] = frozenset(typing.get_args(entries.Entry))
 _MESSAGES: frozenset[type] = frozenset(typing.get_args(messages.Message))
 _CLASSES: dict[str, type] = {
-    c.__name__: c for c in (*_ENTRIES, *_MESSAGES, Decision, Letter, events.Event)
+    c.__name__: c for c in (*_ENTRIES, *_MESSAGES, Decision, Letter, events.Event, ExportedRun)
 }
 
 
@@ -285,3 +382,8 @@ def _load() -> tuple[dict[type, _Kind], dict[bytes, _Kind]]:
 
 
 _BY_CLASS, _BY_HEADER = _load()
+_DECISIONS = frozenset(
+    header
+    for header, kind in _BY_HEADER.items()
+    if kind.cls is Decision and [f["name"] for f in kind.raw["fields"]][:2] == ["epoch", "seq"]
+)

@@ -112,11 +112,24 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Debounce:
+    """A function's option: of events in quick succession only the last one starts a run.
+
+    It starts when no event with the same value of ``key`` (CEL over ``event``; "" for one value)
+    came for ``period_ms``, and ``timeout_ms`` after the first one at the latest.
+    """
+
+    period_ms: int
+    key: str = ""
+    timeout_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionSpec:
     """A function as it is declared: what starts and ends its runs.
 
     ``id`` is ``<app>-<function>``. ``on_failure`` is the id of the function that handles its
-    failures, or "". Zero milliseconds mean no limit.
+    failures, or "". Zero milliseconds mean no limit. ``crons`` are cron expressions.
     """
 
     id: str
@@ -130,6 +143,8 @@ class FunctionSpec:
     start_timeout_ms: int = 0
     finish_timeout_ms: int = 0
     on_failure: str = ""
+    crons: list[str] = field(default_factory=list[str])
+    debounce: Debounce | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +270,74 @@ class FunctionsHeld:
 
 
 @dataclass(frozen=True, slots=True)
+class CronScheduled:
+    """At the home of a function's cron: it comes due next at ``due_ms``."""
+
+    function: str
+    cron: str
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CronFired:
+    """A function's cron came due, and its time ``fired_ms`` started ``run``.
+
+    It was due from ``due_ms`` on: if that is earlier, nobody owned the partition then, and the
+    times between start no run. It comes due next at ``next_ms``; 0 for never again.
+    """
+
+    function: str
+    cron: str
+    due_ms: int
+    fired_ms: int
+    next_ms: int
+    run: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CronEnded:
+    """The function has this cron no more."""
+
+    function: str
+    cron: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventDebounced:
+    """At the home of a debounce key: of the events in ``group``, this one starts a run.
+
+    It does so at ``due_ms`` if no other one comes. ``superseded`` is the id of the event that it
+    took the place of, or that came late and did not take its place; "" for none. ``spec`` is the
+    function, if its declaration has not reached the partition.
+    """
+
+    function: str
+    key: str
+    group: bytes
+    event: bytes
+    event_id: str
+    superseded: str
+    first_ms: int
+    due_ms: int
+    spec: FunctionSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DebounceEnded:
+    """The group has come to its end: its event started the run with this key (10 bytes).
+
+    If there was a run with the function's idempotency key, it is that one; b"" if the function was
+    removed meanwhile.
+    """
+
+    function: str
+    key: str
+    group: bytes
+    event_id: str
+    run_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RequestAnswered:
     """The answer to a request, remembered for a day. ``status`` follows HTTP."""
 
@@ -291,7 +374,10 @@ class MessageTaken:
 
 @dataclass(frozen=True, slots=True)
 class IdsRemembered:
-    """Keys (10 bytes each, joined) of runs that ended in this hour and may not start again."""
+    """Keys (10 bytes each, joined) of runs that ended in this hour and may not start again.
+
+    Among them those that an event would have, if it was put forward by a debounce instead.
+    """
 
     hour: int
     keys: bytes
@@ -617,9 +703,39 @@ class RunStopped:
 
 @dataclass(frozen=True, slots=True)
 class RunResumed:
-    """A stopped run goes on."""
+    """A stopped run goes on; who asked for it, and why."""
 
     run: bytes
+    asked_by: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RerunStarted:
+    """This run was asked for as a rerun of ``origin``, by whom and why.
+
+    The entries of this run before it in the same decision, behind its ``RunStarted``, are outcomes
+    that it shares with ``origin``: what ``origin`` recorded before the step ``from_step``, at
+    ``times_ms``. If there are any, ``seed`` is the run whose beginning and random numbers the
+    code goes on with; otherwise it is empty.
+    """
+
+    run: bytes
+    origin: bytes
+    from_step: str
+    seed: bytes
+    times_ms: list[int]
+    asked_by: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionChosen:
+    """The run's code asked which side of the change ``name`` it is on: ``chosen`` is the new."""
+
+    run: bytes
+    name: str
+    chosen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -692,6 +808,8 @@ RunEntry = (
     | RunCancelled
     | RunStopped
     | RunResumed
+    | RerunStarted
+    | VersionChosen
     | HistoryRestated
     | RunRestated
 )
@@ -704,6 +822,11 @@ PartitionEntry = (
     | RoundFinished
     | FunctionsDeclared
     | FunctionsHeld
+    | CronScheduled
+    | CronFired
+    | CronEnded
+    | EventDebounced
+    | DebounceEnded
     | RequestAnswered
     | MessageQueued
     | MessagesSent

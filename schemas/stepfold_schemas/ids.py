@@ -12,11 +12,9 @@ STEP_KEY_BYTES = 20
 PARTITIONS_MAX = 4096
 """A run's key begins with 12 bits that name the partition it lives in."""
 
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_VALUES = {c: i for i, c in enumerate(_CROCKFORD)} | {
-    c.lower(): i for i, c in enumerate(_CROCKFORD)
-}
-_ULID_CHARS = 26
+CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_VALUES = {c: i for i, c in enumerate(CROCKFORD)} | {c.lower(): i for i, c in enumerate(CROCKFORD)}
+ULID_CHARS = 26
 _HASH_BITS = 68
 
 
@@ -62,6 +60,21 @@ def run_key(home: int, function: str, cause: str) -> bytes:
     return ((home << _HASH_BITS) | low).to_bytes(RUN_KEY_BYTES, "big")
 
 
+def invocation_cause(run: bytes, step: bytes) -> str:
+    """Return what a run that another one's step invokes is started for: the cause in its key."""
+    return f"step {step.hex()} of {ulid_text(run)}"
+
+
+def key_at(home: int, key: bytes) -> bytes:
+    """Return the key that the same function and cause have in another partition.
+
+    >>> key_at(7, run_key(0, "shop-fulfil", "event-1")) == run_key(7, "shop-fulfil", "event-1")
+    True
+    """
+    low = int.from_bytes(key, "big") & ((1 << _HASH_BITS) - 1)
+    return ((home << _HASH_BITS) | low).to_bytes(RUN_KEY_BYTES, "big")
+
+
 def run_id(at_ms: int, key: bytes) -> bytes:
     """Make a run's id, a ULID in 16 bytes, from the time of its start and its key."""
     return at_ms.to_bytes(6, "big") + key
@@ -93,7 +106,7 @@ def ulid_text(ulid: bytes) -> str:
     '00000000000000000000000000'
     """
     value = int.from_bytes(ulid, "big")
-    return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join(CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
 
 
 def parse_ulid(text: str) -> bytes:
@@ -102,7 +115,7 @@ def parse_ulid(text: str) -> bytes:
     Raises:
         ValueError: the text is not a ULID.
     """
-    if len(text) != _ULID_CHARS or any(c not in _VALUES for c in text):
+    if len(text) != ULID_CHARS or any(c not in _VALUES for c in text):
         msg = f"not a ULID: {text!r} (26 characters of 0-9 and A-Z without I, L, O, U)"
         raise ValueError(msg)
     value = 0

@@ -6,7 +6,7 @@ id instead, and is answered by an entry (``RequestAnswered``) in the journal of 
 
 from dataclasses import dataclass
 
-from stepfold_schemas.entries import Error, FunctionSpec, Invoker
+from stepfold_schemas.entries import Error, FunctionSpec, HistoryItem, Invoker
 from stepfold_schemas.ids import RUN_ID_BYTES, RUN_KEY_BYTES, STEP_KEY_BYTES
 
 TIME_MS_MAX = 1 << 47
@@ -32,6 +32,20 @@ class RunRequested:
     due_ms: int
     invoker: Invoker | None = None
     spec: FunctionSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DebounceRequested:
+    """Take this event into the group of a function's debounce key.
+
+    ``spec`` is the function as the sender knows it, as in ``RunRequested``.
+    """
+
+    function: str
+    key: str
+    event: bytes
+    event_id: str
+    spec: FunctionSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +148,29 @@ class SignalSent:
 
 @dataclass(frozen=True, slots=True)
 class ResumeRequested:
-    """Request: let a stopped run go on."""
+    """Request: let a stopped run go on. Who asks, and why."""
 
     run: bytes
+    asked_by: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RerunRequested:
+    """Request: start a run of ``function`` that shares what ``run`` recorded.
+
+    ``items`` are the entries of ``run`` that are shared, outcomes before ``from_step`` and how
+    what they end began; ``seed`` is the run whose random numbers and beginning go with them.
+    """
+
+    run: bytes
+    function: str
+    events: list[bytes]
+    from_step: str
+    seed: bytes
+    items: list[HistoryItem]
+    asked_by: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +199,13 @@ def check_message(message: "Message") -> None:
     due_ms = getattr(message, "due_ms", 0)
     if not 0 <= due_ms <= TIME_MS_MAX:
         raise ValueError(f"{type(message).__name__}: due_ms {due_ms} is out of range")
-    if isinstance(message, RunRequested) and not message.events:
-        raise ValueError("RunRequested: there is no event")
+    if isinstance(message, RunRequested | RerunRequested) and not message.events:
+        raise ValueError(f"{type(message).__name__}: there is no event")
 
 
 Message = (
     RunRequested
+    | DebounceRequested
     | InvocationEnded
     | SignalWaitRequested
     | SignalWaitWithdrawn
@@ -182,6 +217,7 @@ Message = (
     | CancelRequested
     | SignalSent
     | ResumeRequested
+    | RerunRequested
     | MessageUndeliverable
 )
 

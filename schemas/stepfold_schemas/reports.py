@@ -153,6 +153,14 @@ class RunRaised:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionAsked:
+    """The code asked which side of a change it is on, and was told: ``chosen`` is the new one."""
+
+    name: str
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunDiverged:
     """Replay asked for something other than the journal holds. ``report`` is a JSON object."""
 
@@ -172,5 +180,6 @@ ReportItem = (
     | RunIdle
     | RunReturned
     | RunRaised
+    | VersionAsked
     | RunDiverged
 )
