@@ -18,7 +18,7 @@ What there is::
 
     App                   a set of functions; app.function(…), app.send(…)
     ├── Function          a durable function; .on_failure(…)
-    ├── Trigger, CancelOn, Retry
+    ├── Trigger, CancelOn, Debounce, Retry
     │                     its options
     Context, SyncContext  what a function is given: event, step, logger, now(), uuid(), random()
     ├── Step, SyncStep    run, sleep, sleep_until, wait_for_event, wait_for_signal, invoke, …
@@ -42,7 +42,7 @@ from stepfold.errors import (
 )
 from stepfold.events import Event, NewEvent
 from stepfold.function import Function
-from stepfold.options import CancelOn, Retry, Trigger
+from stepfold.options import CancelOn, Debounce, Retry, Trigger
 from stepfold.query import QueryResult, query
 from stepfold.steps import StepInfo, step, step_info
 from stepfold.sync import SyncContext, SyncStep
@@ -53,6 +53,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Context",
+    "Debounce",
     "Event",
     "Function",
     "InvokeTimeoutError",

@@ -12,7 +12,7 @@ from stepfold.context import Context
 from stepfold.durations import Duration
 from stepfold.events import NewEvent, Sendable, listed
 from stepfold.function import Function, FunctionOptions
-from stepfold.options import CancelOn, Retry, Trigger
+from stepfold.options import CancelOn, Debounce, Retry, Trigger
 from stepfold.scope import SCOPE
 from stepfold.sync import SyncContext
 
@@ -71,32 +71,41 @@ class App:
         *,
         on: str | Trigger | Sequence[str | Trigger] | None = None,
         if_: str | None = None,
+        cron: str | Sequence[str] | None = None,
         retries: int | Retry | None = None,
         idempotency: str | None = None,
+        debounce: Debounce | Duration | None = None,
         cancel_on: CancelOn | Sequence[CancelOn] | None = None,
         start_timeout: Duration | None = None,
         finish_timeout: Duration | None = None,
         name: str | None = None,
         version: str | None = None,
+        pin: bool = False,
     ) -> FunctionDecorator:
         """Make a Python function durable.
 
-        It is an ``async def`` that takes a ``Context``, or a plain ``def`` that takes a
-        ``SyncContext``.
+        It is an ``async def`` that takes a ``Context``, or a ``def`` that takes a ``SyncContext``.
 
         Args:
             id: its id in the app. It stays the same for ever; ``name`` may change.
-            on: the event that starts it, a ``Trigger``, or several; none if it is only invoked.
+            on: the event that starts it, a ``Trigger``, or several; none if ``cron`` starts it, or
+                it is only invoked.
             if_: a CEL expression over ``event`` that must be true, if ``on`` is one event's name.
+            cron: a cron expression at whose times it starts, or several: ``0 9 * * 1-5`` in UTC,
+                ``TZ=Europe/Paris 0 9 * * 1-5`` elsewhere. Its event is then
+                ``stepfold/cron.fired``, whose data has ``cron`` and ``scheduled_at``.
             retries: how often its own code is tried again when it raises, and each of its steps,
                 unless they say otherwise; 4 if not given.
             idempotency: a CEL expression over ``event``, or a path such as ``data.order_id``:
                 within a day, events with the same value start it once.
+            debounce: how long no other event must come before the last one starts it, or a
+                ``Debounce``.
             cancel_on: events that cancel its runs.
             start_timeout: a run that has not begun after this long is cancelled.
             finish_timeout: a run that has not ended after this long is cancelled.
             name: a name for people; the Python function's name if not given.
             version: the version that runs record; part of the code's fingerprint if not given.
+            pin: go on only with runs that began with this version; others wait for theirs.
 
         Raises:
             ValueError: there is a function with this id, or an option is not well formed.
@@ -105,17 +114,22 @@ class App:
         given = FunctionOptions(
             on=on,
             if_=if_,
+            cron=cron,
             retries=retries,
             idempotency=idempotency,
+            debounce=debounce,
             cancel_on=cancel_on,
             start_timeout=start_timeout,
             finish_timeout=finish_timeout,
             name=name,
             version=version,
+            pin=pin,
         )
+        return self._decorator(f"{self.id}-{id}", given)
 
+    def _decorator(self, full_id: str, given: FunctionOptions) -> FunctionDecorator:
         def decorate(call: Callable[..., Any], /) -> Function[Any]:
-            function = Function[Any](f"{self.id}-{id}", call, given, self)
+            function = Function[Any](full_id, call, given, self)
             self.add(function)
             return function
 

@@ -135,6 +135,11 @@ class Durable(Protocol):
         ...
 
     @property
+    def seed(self) -> bytes:
+        """What its random numbers are made of."""
+        ...
+
+    @property
     def attempt(self) -> int:
         """Which attempt of the function's own code this is, from 1."""
         ...
@@ -173,6 +178,10 @@ class Durable(Protocol):
 
     def perform(self, ask: Pending) -> Coroutine[Any, Any, Any]:
         """Ask for something durable and wait for its outcome."""
+        ...
+
+    def version(self, name: str) -> bool:
+        """Say on which side of a change the run is; decided and recorded once."""
         ...
 
     def decode_event(self, data: bytes) -> Event:

@@ -10,6 +10,7 @@ Rules:
 """
 
 import asyncio
+import contextlib
 import contextvars
 import enum
 import inspect
@@ -99,6 +100,16 @@ class Shared:
         default_factory=dict[bytes, dict[bytes, Attempt]]
     )
 
+    def disregard(self, run: bytes) -> None:
+        """Let what still runs of a run not count any more; thread-safe.
+
+        Its loop, which may be blocked, hears of that later: what ends there before would be
+        recorded, and yet run again by the run's next life.
+        """
+        for attempt in list(self.attempts.get(run, {}).values()):
+            if attempt.state is _State.RUNNING:
+                attempt.state = _State.IGNORED
+
 
 class AttemptRunner:
     """Runs attempts on one loop and reports their outcomes."""
@@ -187,6 +198,8 @@ class AttemptRunner:
     async def run_async(self, attempt: Attempt) -> None:
         """Run a body on the loop. Public for the watchdog, which knows attempts by this frame."""
         body = attempt.body
+        if attempt.state is not _State.RUNNING:
+            return  # it was disregarded before its loop, which was blocked, came to it
         try:
             value = await body.call(*body.args, **body.kwargs)
         except KeyboardInterrupt:
@@ -203,6 +216,10 @@ class AttemptRunner:
     def _run_in_thread(self, attempt: Attempt) -> None:
         body, loop = attempt.body, attempt.loop
         attempt.thread = threading.get_ident()
+        if attempt.state is not _State.RUNNING:
+            with contextlib.suppress(RuntimeError):  # as below
+                loop.call_soon_threadsafe(self._thread_ended, attempt, lambda: None)
+            return
         if body.policy.timeout_ms:
             loop.call_soon_threadsafe(self._limit, attempt)
         then: Callable[[], None]

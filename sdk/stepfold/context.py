@@ -132,9 +132,24 @@ class Context:
             return uuid_module.uuid4()
         return uuid_module.UUID(bytes=self._draw()[:16], version=4)
 
+    def version(self, name: str) -> bool:
+        """Say whether the run is on the new side of a change of its code; recorded once.
+
+        ``if ctx.version("new-tax"): new code; else: old code``. A run that had passed this point
+        before the change keeps to the old side for ever; all others take the new one. Within a run
+        a name has one answer. When no run of the old side is left the ``if`` may go.
+
+        Args:
+            name: the change's; the same wherever the code asks about it.
+        """
+        if CURRENT.get() is not None:
+            msg = f"ctx.version({name!r}) was called in the body of a step: ask in the function"
+            raise NonRetriableError(msg)
+        return self._life.version(name)
+
     def _draw(self) -> bytes:
         self._drawn += 1
-        seed = self._life.run + self._drawn.to_bytes(8, "big")
+        seed = self._life.seed + self._drawn.to_bytes(8, "big")
         return hashlib.sha256(seed).digest()
 
 

@@ -164,7 +164,13 @@ class Crew:
             if isinstance(entry, StepCompleted | StepFailed | StepAttemptFailed):
                 self.attempts.settled(run, entry.step, entry.attempt)
 
-    def _begin(self, brief: RunBrief, history: Sequence[Fact], repeated: int | None) -> None:
+    def _begin(
+        self,
+        brief: RunBrief,
+        history: Sequence[Fact],
+        repeated: int | None,
+        answers: Sequence[tuple[str, bool]] = (),
+    ) -> None:
         function = self.functions.get(brief.function)
         if function is None:
             run = ulid_text(brief.run)
@@ -172,7 +178,7 @@ class Crew:
             return
         life = Life(self, function, brief, self._ended)
         self._lives[brief.run] = life
-        life.start(history, repeated=repeated)
+        life.start(history, repeated=repeated, answers=answers)
 
     def _begin_again(self, old: Life) -> None:
         """Replay a run that was dropped only for that."""
@@ -181,7 +187,8 @@ class Crew:
             return
         del self._again[run]
         brief = replace(old.brief, retries_due=old.due)
-        self._begin(brief, self._histories[run], old.replay.given)
+        answers = [(name, old.replay.versions[name]) for name in sorted(old.replay.unrecorded)]
+        self._begin(brief, self._histories[run], old.replay.given, answers)
 
     def drop(self, run: bytes) -> None:
         """Drop a run's code. Its attempts go on."""

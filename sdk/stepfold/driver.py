@@ -12,7 +12,7 @@ import asyncio
 import contextvars
 import json
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from stepfold.asks import DurableTimer, Pending, TimerAsk, Where, parts_of
@@ -51,7 +51,13 @@ from stepfold_schemas.reports import (
     RunIdle,
     RunRaised,
     RunReturned,
+    VersionAsked,
 )
+from stepfold_schemas.strict import check_text
+
+VERSION_CHARS_MAX = 255
+VERSIONS_MAX = 100
+"""How many changes the code of one run may ask about."""
 
 LAZY_S = 1.0
 """How long a timer or a cancellation may wait for another report to ride on."""
@@ -136,6 +142,7 @@ class Life:
         self._waking: dict[bytes, tuple[Pending, int]] = {}
         self._timers: list[TimerAsk] = []
         self._abandons: list[AskAbandon] = []
+        self._versions: list[ReportItem] = []
         self._flush_handle: asyncio.TimerHandle | None = None
         self._diverged: Divergence | None = None
         self._closing: Closing | None = None
@@ -145,15 +152,25 @@ class Life:
 
     # What the desk asks.
 
-    def start(self, history: Sequence[Fact], *, repeated: int | None = None) -> None:
+    def start(
+        self,
+        history: Sequence[Fact],
+        *,
+        repeated: int | None = None,
+        answers: Iterable[tuple[str, bool]] = (),
+    ) -> None:
         """Begin the code, with the facts that are known.
 
         Args:
             history: the run's journal so far.
             repeated: how many outcomes an earlier life of this process has seen already; None if
                 that is not known, and the last outcome is taken to be new.
+            answers: about versions that an earlier life gave, and that are on their way.
         """
         known = self.replay.load(history)
+        for name, chosen in answers:
+            if name not in self.replay.versions:
+                self.replay.answer(name, chosen)
         self._silent_through = known - 1 if repeated is None else repeated
         context = contextvars.copy_context()
         context.run(SCOPE.set, self.scope)
@@ -195,7 +212,8 @@ class Life:
 
     def is_recorded(self) -> bool:
         """Say whether the journal holds all that the code awaits, as far as facts have told."""
-        return all(ask.recorded or ask.cancelled for ask in self.replay.asked.values())
+        asked = self.replay.asked.values()
+        return not self.replay.unrecorded and all(a.recorded or a.cancelled for a in asked)
 
     def close(self, ended: Callable[[], None] = lambda: None) -> None:
         """Drop the code: end its tasks, report nothing, then call ``ended``."""
@@ -209,6 +227,11 @@ class Life:
         self._closing.begin()
 
     # What the context asks (``asks.Durable``).
+
+    @property
+    def seed(self) -> bytes:
+        """What its random numbers are made of."""
+        return self.brief.seed or self.run
 
     @property
     def attempt(self) -> int:
@@ -258,9 +281,25 @@ class Life:
             raise NonRetriableError(_misplaced(id))
         if not isinstance(id, str) or not id:  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
             raise TypeError(f"a step's id is text that is not empty, not {id!r}")
-        frame = frame_at(2)
+        frame = self.scope.caller or frame_at(2)
         self._place = frame.f_code, frame.f_lasti
         return self.replay.name(id)
+
+    def version(self, name: str) -> bool:
+        """Say on which side of a change the run is; decided once, and recorded."""
+        known = self.replay.versions.get(name)
+        if known is not None or self.mute:
+            return known is not False
+        if SCOPE.get() is not self.scope:
+            raise NonRetriableError(_misplaced(name))
+        check_text("a version's name", name, VERSION_CHARS_MAX)
+        if not name or len(self.replay.versions) >= VERSIONS_MAX:
+            what = "is empty" if not name else f"is one of more than {VERSIONS_MAX} in this run"
+            raise NonRetriableError(f"a version's name {what}: give each change one short name")
+        chosen = self.replay.choose(name)
+        # Recorded before all that is asked for from here on, steps included.
+        self._versions.append(VersionAsked(name, chosen))
+        return chosen
 
     def perform(self, ask: Pending) -> Coroutine[Any, Any, Any]:
         """Return a coroutine that asks for something durable and waits for its outcome."""
@@ -394,7 +433,11 @@ class Life:
 
     def _begin_new(self) -> None:
         items: list[ReportItem] = []
-        for ask in self.replay.take_new():
+        new = self.replay.take_new()
+        if self._versions and any(isinstance(a, Pending) and a.item is None for a in new):
+            # Before a step starts, whose outcome may be recorded at once.
+            self._send([], idle=False)
+        for ask in new:
             if isinstance(ask, TimerAsk):
                 self._timers.append(ask)
                 continue
@@ -405,9 +448,9 @@ class Life:
             else:
                 ask.reported = True
                 items.append(ask.item)
-        if items or self._timers or self._abandons:
+        if items or self._timers or self._abandons or self._versions:
             idle = len(self.scope.tasks) <= SCAN_TASKS_MAX and self._rests()
-            if items or idle:
+            if items or idle or self._versions:
                 self._send(items, idle=idle)
             else:
                 self._send_later()
@@ -476,8 +519,8 @@ class Life:
                 ask.reported = True
                 left_ms = math.ceil(min(ask.due_s - now_s, TIMER_S_MAX) * 1000 - 1e-3)
                 items.append(AskTimer(ask.key, ask.name, max(0, left_ms)))
-        items += self._abandons
-        self._timers, self._abandons = [], []
+        items = [*self._versions, *items, *self._abandons]
+        self._timers, self._abandons, self._versions = [], [], []
         if idle:
             self.idle = True
             items.append(RunIdle(self.replay.seen))
@@ -532,7 +575,7 @@ class Life:
         self._report_end(RunDiverged(json.dumps(report).encode()))
 
     def _report_end(self, item: ReportItem) -> None:
-        self.engine.report(self.run, self.session, [item])
+        self.engine.report(self.run, self.session, [*self._versions, item])
         self._on_end(self)
         self.close()
 

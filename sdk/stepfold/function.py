@@ -10,7 +10,7 @@ from stepfold import options, serde
 from stepfold.context import Context
 from stepfold.durations import Duration, limit_ms
 from stepfold.fingerprint import fingerprint
-from stepfold.options import CancelOn, Retry, Trigger
+from stepfold.options import CancelOn, Debounce, Retry, Trigger
 from stepfold.origins import Origins
 from stepfold.serde import Reader, reader_of
 from stepfold.sync import SyncContext
@@ -31,13 +31,16 @@ class FunctionOptions:
 
     on: str | Trigger | Sequence[str | Trigger] | None = None
     if_: str | None = None
+    cron: str | Sequence[str] | None = None
     retries: int | Retry | None = None
     idempotency: str | None = None
+    debounce: Debounce | Duration | None = None
     cancel_on: CancelOn | Sequence[CancelOn] | None = None
     start_timeout: Duration | None = None
     finish_timeout: Duration | None = None
     name: str | None = None
     version: str | None = None
+    pin: bool = False
 
 
 class Home(Protocol):
@@ -60,6 +63,7 @@ class Function(Generic[R_co]):
         is_async: whether that is an ``async def``.
         app: the app that it belongs to.
         failure: the function that handles its failures, if there is one.
+        pinned: it goes on only with runs that began with its version.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Function(Generic[R_co]):
         self.origins = Origins(call.__module__)
         self.app = app
         self._spec = _declared(self, given)
+        self.pinned = given.pin
         self.__doc__ = call.__doc__
         self.__name__ = str(getattr(call, "__name__", id))
         self.__module__ = call.__module__
@@ -94,6 +99,11 @@ class Function(Generic[R_co]):
             f" starts it, or write ctx.step.invoke(…, function={self.__name__}) in another one"
         )
         raise TypeError(msg)
+
+    @property
+    def version(self) -> str:
+        """The version that its runs begin with."""
+        return self._spec.version
 
     def spec(self) -> entries.FunctionSpec:
         """Return the function as it is declared to the engine."""
@@ -139,17 +149,20 @@ def _declared(function: Function[Any], given: FunctionOptions) -> entries.Functi
         strict.check_text("its name", function.name, NAME_CHARS_MAX)
         strict.check_text("its version", given.version or "", NAME_CHARS_MAX)
         mark = fingerprint(function.call)
+        triggers = options.triggers(given.on, given.if_)
         return entries.FunctionSpec(
             function.id,
             function.name,
             given.version or mark[:_VERSION_CHARS],
             mark,
-            options.triggers(given.on, given.if_),
+            triggers,
             options.retry_policy(given.retries),
-            options.idempotency_key(given.idempotency),
+            options.key_expression(given.idempotency),
             options.cancellations(given.cancel_on),
             limit_ms(given.start_timeout, "start_timeout"),
             limit_ms(given.finish_timeout, "finish_timeout"),
+            crons=options.crons(given.cron, besides=len(triggers)),
+            debounce=options.debounce(given.debounce),
         )
     except ValueError as error:
         raise ValueError(f"function {function.id}: {error}") from error

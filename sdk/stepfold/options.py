@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stepfold.durations import Duration, duration_ms, limit_ms
+from stepfold.durations import Duration, duration_ms, limit_ms, shown
 from stepfold_schemas import entries, strict
 
 RETRIES_MAX = 20
@@ -13,6 +13,9 @@ TRIGGERS_MAX = 10
 CANCELLATIONS_MAX = 5
 EVENT_NAME_CHARS_MAX = 255
 EXPRESSION_CHARS_MAX = 4_096
+CRON_CHARS_MAX = 255
+DEBOUNCE_MS_MIN = 1_000
+DEBOUNCE_MS_MAX = 7 * 86_400_000
 
 _PATH = re.compile(r"data(\.[A-Za-z_][A-Za-z0-9_]*)+")
 
@@ -44,6 +47,22 @@ class CancelOn:
     event: str
     if_: str | None = None
     match: str | None = None
+    timeout: Duration | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Debounce:
+    """Of events in quick succession only the last one starts a run.
+
+    Attributes:
+        period: it starts when no other event came for so long; from 1 second to 7 days.
+        key: a CEL expression over ``event``, or a path such as ``data.document``: events with the
+            same value count as others of each other; None for all events of the function.
+        timeout: how long after the first of them it starts at the latest; None for no limit.
+    """
+
+    period: Duration
+    key: str | None = None
     timeout: Duration | None = None
 
 
@@ -110,6 +129,53 @@ def triggers(
     return [entries.Trigger(_event_name(one.event), _expression(one.if_)) for one in all_]
 
 
+def crons(given: str | Sequence[str] | None, *, besides: int = 0) -> list[str]:
+    """Return the cron expressions that start a function; the engine says whether they are any.
+
+    ``besides`` says how many other triggers it has.
+
+    Raises:
+        ValueError: one is empty, too long, or there twice, or there are too many.
+        TypeError: one is no text.
+    """
+    if given is None:
+        return []
+    listed = [given] if isinstance(given, str) else list(given)
+    for one in listed:
+        if not isinstance(one, str):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+            raise TypeError(f'a cron is text such as "0 9 * * 1-5", not {one!r}')
+        strict.check_name("a cron", one, CRON_CHARS_MAX)
+    count = len(listed) + besides
+    if count > TRIGGERS_MAX:
+        text = f"{count} triggers, crons among them; the limit is {TRIGGERS_MAX} a function"
+        raise ValueError(text)
+    twice = [one for one in listed if listed.count(one) > 1]
+    if twice:
+        raise ValueError(f"cron {twice[0]!r} is given twice")
+    return listed
+
+
+def debounce(given: Debounce | Duration | None) -> entries.Debounce | None:
+    """Return how events start a function by their last one, as it is declared.
+
+    Raises:
+        ValueError: a time is out of range, or the key is too long.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Debounce):
+        given = Debounce(given)
+    period_ms = duration_ms(given.period, "period of debounce")
+    if not DEBOUNCE_MS_MIN <= period_ms <= DEBOUNCE_MS_MAX:
+        text = f"period of debounce is {shown(given.period)}: it must be from 1 second to 7 days"
+        raise ValueError(text)
+    timeout_ms = limit_ms(given.timeout, "timeout of debounce")
+    if 0 < timeout_ms < period_ms:
+        text = f"timeout of debounce is {shown(given.timeout)}, less than the period"
+        raise ValueError(f"{text} {shown(given.period)}: it counts from the first event")
+    return entries.Debounce(period_ms, key_expression(given.key), timeout_ms)
+
+
 def cancellations(given: CancelOn | Sequence[CancelOn] | None) -> list[entries.CancelOn]:
     """Return what cancels a function's runs as it is declared.
 
@@ -139,10 +205,10 @@ def _terms(one: CancelOn) -> list[str]:
     return terms
 
 
-def idempotency_key(given: str | None) -> str:
-    """Return an idempotency key as a CEL expression over ``event``; "" for none.
+def key_expression(given: str | None) -> str:
+    """Return a key, of idempotency or debounce, as a CEL expression over ``event``; "" for none.
 
-    >>> idempotency_key("data.order_id")
+    >>> key_expression("data.order_id")
     'event.data.order_id'
     """
     if not given:

@@ -43,6 +43,7 @@ class RunBrief:
         retries_due: steps whose last attempt failed and whose next one (the number) may start now.
         cautious: the process may die of this run: report ``AttemptRunning`` before an attempt
             begins, and begin it only when the fact ``AttemptStarted`` has arrived.
+        seed: the run whose random numbers it draws, if it shares another's outcomes; else empty.
     """
 
     run: bytes
@@ -53,6 +54,7 @@ class RunBrief:
     started_ms: int
     retries_due: dict[bytes, int] = field(default_factory=dict[bytes, int])
     cautious: bool = False
+    seed: bytes = b""
 
 
 class Worker(Protocol):

@@ -13,6 +13,8 @@ Rules:
 * When the function's own code failed and is tried again, it may take another path than before (it
   can see which attempt it is, and may have been repaired): outcomes that it does not ask for are
   then left alone, and what the failed attempt had cancelled gets a new identity when asked again.
+* Whether code is on the new side of a change is decided once: it is, unless the journal holds what
+  the code has not asked for, which older code did beyond this point.
 """
 
 from collections import deque
@@ -41,6 +43,7 @@ from stepfold_schemas.entries import (
     StepFailed,
     TimerFired,
     TimerSet,
+    VersionChosen,
     WaitBegan,
     WaitTimedOut,
 )
@@ -150,6 +153,8 @@ class Replay:
         asked: what the code asked for and has no outcome yet, by key, in the order of asking.
         failures: the number of the last failed attempt of each step that is to be tried again.
         given: how many outcomes were given out.
+        versions: by a change's name, whether the code is on its new side.
+        unrecorded: names of changes of which the journal does not say it yet.
         now_ms: when the last outcome that was given out was recorded.
     """
 
@@ -158,6 +163,8 @@ class Replay:
         self.asked: dict[bytes, Ask] = {}
         self.failures: dict[bytes, int] = {}
         self.given = 0
+        self.versions: dict[str, bool] = {}
+        self.unrecorded: set[str] = set()
         self._lenient = attempt > 1
         self._counts: dict[str, int] = {}
         self._used: set[bytes] = set()
@@ -213,6 +220,10 @@ class Replay:
                     self._take_abandoned(key)
             case RunAttemptFailed():
                 self._stale |= self._abandoned
+                self._lenient = True
+            case VersionChosen():
+                self.versions.setdefault(entry.name, entry.chosen)
+                self.unrecorded.discard(entry.name)
             case _:
                 pass
 
@@ -288,6 +299,23 @@ class Replay:
         self._used.add(key)
         shown = "timer" if id == TIMER_ID else id
         return (f"{shown}:{count}" if count else shown), key
+
+    def choose(self, name: str) -> bool:
+        """Decide on which side of a change the code is, which the journal does not say yet.
+
+        What code asks for in one turn, and later, is recorded behind the answer. So a journal with
+        something that the code has not asked for, and without an answer, is one of older code that
+        went beyond this point. Not so what an attempt that failed had cancelled: the next one asks
+        for it under a new identity.
+        """
+        passed = bool(self._recorded) or not self._abandoned - self._stale <= self._used
+        self.answer(name, not passed)
+        return not passed
+
+    def answer(self, name: str, chosen: bool) -> None:
+        """Keep to a side of a change; the journal will say so."""
+        self.versions[name] = chosen
+        self.unrecorded.add(name)
 
     def ask(self, ask: Ask) -> None:
         """Note what the code asks for.

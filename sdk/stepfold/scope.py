@@ -78,6 +78,8 @@ class Scope:
         busy: calls that run in threads of the loop's executor.
         tasks: the run's tasks, in the order in which they were made; ended ones are dropped now
             and then.
+        caller: the frame of a plain function, in its thread, that asks for something; None
+            while nobody asks from there.
     """
 
     __slots__ = (
@@ -85,6 +87,7 @@ class Scope:
         "_outside",
         "_purge_at",
         "busy",
+        "caller",
         "host",
         "origins",
         "ready",
@@ -97,6 +100,7 @@ class Scope:
         # Apart from those of other runs: asyncio keeps the tasks of all of them in one set.
         self._last_number = int.from_bytes(run[-_SALT_BYTES:]) << _NUMBER_BITS
         self.ready = self.timers = self.busy = 0
+        self.caller: FrameType | None = None
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self._outside: WeakSet[asyncio.Future[Any]] | None = None
         self._purge_at = _TASKS_PURGE_MIN

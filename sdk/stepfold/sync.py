@@ -15,6 +15,7 @@ import uuid as uuid_module
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
 from datetime import datetime
+from types import FrameType
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from stepfold.context import BoundStep, Context, Invocable, RunLogger, Signal, Step
@@ -23,6 +24,7 @@ from stepfold.errors import NonRetriableError, Parked
 from stepfold.events import Event, Sendable
 from stepfold.loop import UserLoop
 from stepfold.options import Retry
+from stepfold.origins import frame_at
 from stepfold.scope import SCOPE, Scope
 from stepfold.steps import CURRENT
 from stepfold.threads import ThreadPool
@@ -47,7 +49,7 @@ class SyncContext:
     """
 
     def __init__(self, context: Context, bridge: Bridge) -> None:
-        self._context = context
+        self._context, self._bridge = context, bridge
         self.step = SyncStep(context.step, bridge)
 
     @property
@@ -86,6 +88,16 @@ class SyncContext:
     def uuid(self) -> uuid_module.UUID:
         """Return a random UUID that is the same when the run is replayed."""
         return self._context.uuid()
+
+    def version(self, name: str) -> bool:
+        """Say whether the run is on the new side of a change; see ``Context.version``."""
+        if CURRENT.get() is not None:
+            return self._context.version(name)
+
+        async def ask() -> bool:
+            return self._context.version(name)
+
+        return self._bridge.call(ask)
 
 
 class SyncBoundStep:
@@ -226,10 +238,10 @@ class SyncStep(SyncBoundStep):
 class _Request:
     """Something that the thread wants done on the loop."""
 
-    __slots__ = ("answer", "make")
+    __slots__ = ("answer", "caller", "make")
 
-    def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
-        self.make = make
+    def __init__(self, make: Callable[[], Awaitable[Any]], caller: FrameType) -> None:
+        self.make, self.caller = make, caller
         self.answer: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
 
@@ -279,7 +291,8 @@ class ThreadBridge:
             raise NonRetriableError("steps cannot be nested: the body of a step asked for another")
         if self._left:
             raise Parked
-        request = _Request(make)
+        # Past this call and the method of the context: the author's line.
+        request = _Request(make, frame_at(2))
         self._loop.call_soon_threadsafe(self._take, request)
         value, error = request.answer.get()
         if error is not None:
@@ -325,11 +338,19 @@ class ThreadBridge:
                 self._scope.ready -= 1
             raise
 
+    def _made(self, request: _Request) -> Awaitable[Any]:
+        """Ask for it as if the author's line had, which is in another thread."""
+        self._scope.caller = request.caller
+        try:
+            return request.make()
+        finally:
+            self._scope.caller = None
+
     async def _serve(self, request: _Request) -> None:
         value: Any = None
         error: BaseException | None = None
         try:
-            value = await request.make()
+            value = await self._made(request)
         except asyncio.CancelledError as cancelled:
             error = Parked() if self._mute() else cancelled
         except BaseException as raised:  # noqa: BLE001 - it is raised again in the thread

@@ -146,6 +146,7 @@ class NativeWorker:
 
     def stop(self, run: bytes) -> None:
         """Drop a run and cancel its attempts."""
+        self._equipment.attempts.disregard(run)
         self._drop_elsewhere(run)
         self._put(run, lambda crew: crew.stop(run))
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from types import coroutine
 from typing import Any, Protocol, TypeVar
 
+from stepfold import asked
 from stepfold.attempts import Attempt
 from stepfold.steps import Body
-from stepfold.testing import asked
 from stepfold.testing.points import BodyPoint
 from stepfold.testing.stubs import Call, Stub
 from stepfold.testing.witness import Witness

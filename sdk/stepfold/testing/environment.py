@@ -20,7 +20,7 @@ from stepfold.events import NewEvent, Sendable, listed, written
 from stepfold.function import Function, FunctionOptions
 from stepfold.testing.errors import NotThereError, StuckError
 from stepfold.testing.happenings import Later, Schedule, Sent, SentEvent, sent_event
-from stepfold.testing.patience import Patience, stuck
+from stepfold.testing.patience import Awaited, Patience, stuck
 from stepfold.testing.points import Nowhere, Points
 from stepfold.testing.runs import Run
 from stepfold.testing.stage import PARTITIONS, Stage
@@ -205,27 +205,29 @@ class Environment:
     def finish(self, *runs: Run) -> None:
         """Let as much time pass as it takes until these runs have ended, or all if none is named.
 
+        Runs that a cron starts meanwhile are not waited for: there would be no end. Those that a
+        debounce is about to start are.
+
         Raises:
             StuckError: one of them does not end however much time passes, or was stopped because
                 its code diverged; the message says what each one waits for.
         """
+        self.stage.settle()
+        awaited = Awaited(self.stage, runs)
         while True:
-            patience = Patience(self.stage, self._schedule, lambda: self._unfinished(runs))
+            patience = Patience(self.stage, self._schedule, awaited)
             self.stage.run(patience.lasts)
-            left = self._unfinished(runs)
-            if not left:
+            if awaited.is_over():
                 return
             if patience.lost or self._schedule.next_ms == float("inf"):
-                raise StuckError(stuck(left, self._unfinished(())))
+                raise StuckError(stuck(awaited.left(), self._unfinished()))
             self._happen()
 
     def _happen(self) -> None:
         self.stage.run_until(self._schedule.next_ms)
         self._schedule.pop()()
 
-    def _unfinished(self, runs: tuple[Run, ...]) -> list[Run]:
-        if runs:
-            return [run for run in runs if not run.ended]
+    def _unfinished(self) -> list[Run]:
         return [Run(self.stage, story) for story in self.stage.witness.unfinished()]
 
     def _time_ms(self, when: Duration | datetime, what: str) -> int:
@@ -369,7 +371,7 @@ class Environment:
         return [Run(self.stage, witness.stories[run]) for run in runs]
 
     def _why_none(self, events: Sequence[NewEvent]) -> str:
-        names = {event.name for event in events}
+        names, witness = {event.name for event in events}, self.stage.witness
         said = f"sent were {sorted(names)}; the functions of {self.app.id} are started by: "
         triggers = {
             function.id: [
@@ -379,7 +381,9 @@ class Environment:
             for function in self._functions.values()
         }
         said += "; ".join(f"{id_}: {', '.join(on) or 'nothing'}" for id_, on in triggers.items())
-        return said + ". An event whose id was sent before starts nothing again"
+        said += ". An event whose id was sent before starts nothing again"
+        pending = sorted({held.function for s in witness.states for held in s.debounces.values()})
+        return said + (f"; time must pass for the debounce of {', '.join(pending)}" * bool(pending))
 
 
 def app_of(target: App | Function[Any]) -> App:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
 
+from stepfold import asked
 from stepfold.attempts import Attempt
 from stepfold.crew import WorkerSettings
 from stepfold.function import Function
+from stepfold.serving import serves_of
 from stepfold.steps import CURRENT, Body
-from stepfold.testing import asked
 from stepfold.testing.bodies import Bodies
 from stepfold.testing.loop import END_S_MAX, KitLoop
 from stepfold.testing.points import AppendPoint, BodyPoint, Points
@@ -105,7 +106,7 @@ class Life:
         port = Listening(native, self._cast.bodies)
         worker = NativeWorker(functions, port, decode_event=codec.decode_event, settings=given)
         worker.run_inline(self.loop)
-        native.serves = lambda function: function in functions
+        native.serves = serves_of(lambda: functions)
         self._worker = worker
         return worker
 

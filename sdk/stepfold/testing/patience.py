@@ -1,6 +1,6 @@
 """Patience: how long it makes sense to let time pass while runs have not ended."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from stepfold.testing.happenings import Schedule
 from stepfold.testing.runs import Run
@@ -13,35 +13,56 @@ QUIET_MS_MAX = 366 * 86_400_000
 """How much time may pass without anything being recorded while bodies of steps are under way."""
 
 
+class Awaited:
+    """The runs whose end is awaited: some, or all there are, and those that debounces start.
+
+    Runs that a cron starts meanwhile are not among all of them: there would be no end.
+    """
+
+    def __init__(self, stage: Stage, runs: Sequence[Run]) -> None:
+        self._stage, self._runs = stage, runs
+        self._known = set(stage.witness.stories)
+
+    def left(self) -> list[Run]:
+        """Return those that have not ended."""
+        if self._runs:
+            return [run for run in self._runs if not run.ended]
+        witness = self._stage.witness
+        by_cron = witness.by_cron - self._known
+        return [Run(self._stage, s) for s in witness.unfinished() if s.id not in by_cron]
+
+    def is_over(self) -> bool:
+        """Say whether all have ended, and none is about to start."""
+        return not self.left() and (bool(self._runs) or not self._stage.witness.is_pending())
+
+
 class Patience:
     """Lets time pass until runs have ended, or nothing can come of waiting.
 
     Args:
         stage: where they run.
         schedule: what the test lets happen; time passes up to the next of it.
-        unfinished: says which of the runs have not ended.
+        awaited: the runs.
 
     Attributes:
         lost: nothing can come of waiting.
     """
 
-    def __init__(
-        self, stage: Stage, schedule: Schedule, unfinished: Callable[[], Sequence[Run]]
-    ) -> None:
-        self._stage, self._schedule, self._unfinished = stage, schedule, unfinished
+    def __init__(self, stage: Stage, schedule: Schedule, awaited: "Awaited") -> None:
+        self._stage, self._schedule, self._awaited = stage, schedule, awaited
         self._changes: int = 0
         self._since_ms: float = stage.life.loop.exact_ms
         self.lost = False
 
     def lasts(self, next_ms: float) -> bool:
         """Say whether time is to pass until then, when the next timer is due."""
-        left = self._unfinished()
-        if not left or next_ms > self._schedule.next_ms:
+        left = self._awaited.left()
+        if self._awaited.is_over() or next_ms > self._schedule.next_ms:
             return False
         witness = self._stage.witness
         if witness.changes != self._changes:
             self._changes, self._since_ms = witness.changes, self._stage.life.loop.exact_ms
-        if all(run.status == "stopped" for run in left):
+        if left and all(run.status == "stopped" for run in left):
             self.lost = True
         elif self._stage.bodies.any_under_way:
             self.lost = next_ms > self._since_ms + QUIET_MS_MAX

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepfold import serde
+from stepfold import asked, serde
 from stepfold.attempts import Attempt
 from stepfold.crew import WorkerSettings
 from stepfold.function import Function
 from stepfold.port import Fact, RunBrief
 from stepfold.replay import is_outcome
 from stepfold.steps import CURRENT, Body
-from stepfold.testing import asked
 from stepfold.testing.bodies import never
 from stepfold.testing.loop import KitLoop
 from stepfold.testing.witness import Story

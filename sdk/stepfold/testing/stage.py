@@ -18,6 +18,7 @@ from stepfold.testing.lives import Cast, Life
 from stepfold.testing.loop import KitLoop
 from stepfold.testing.points import Points
 from stepfold.testing.witness import Witness
+from stepfold_engine.crons import due_after
 from stepfold_engine.errors import InvalidOptionError
 from stepfold_engine.expressions import compile_expression
 from stepfold_engine.log.base import EVENTS, INBOX, NewRecord
@@ -219,9 +220,15 @@ def check_expressions(functions: Iterable[Function[Any]]) -> None:
         expressions = {f"the trigger {t.event}": t.expression for t in spec.triggers}
         expressions |= {f"cancel_on {c.event}": c.expression for c in spec.cancel_on}
         expressions["idempotency"] = spec.idempotency
+        expressions["debounce"] = spec.debounce.key if spec.debounce is not None else ""
         for where, expression in expressions.items():
             try:
                 if expression:
                     compile_expression(expression)
             except InvalidOptionError as error:
                 raise InvalidOptionError(f"function {spec.id}, {where}: {error}") from error
+        for cron in spec.crons:
+            try:
+                due_after(cron, 0)
+            except InvalidOptionError as error:
+                raise InvalidOptionError(f"function {spec.id}: {error}") from error

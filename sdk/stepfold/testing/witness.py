@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from stepfold.port import Fact
+from stepfold_engine.core.decide.crons import CRON_EVENT
 from stepfold_engine.core.fold import claim_in, fold
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.run import Run
+from stepfold_engine.core.timers import CRON
 from stepfold_engine.facts import facts_of
 from stepfold_engine.log.base import EVENTS, JOURNAL, NewRecord
 from stepfold_schemas import codec
@@ -43,6 +45,7 @@ class Witness:
         stories: what the journal says of each run, by id, in the order of their start.
         events: every event in the log, with the time of its append, in order.
         started: the runs that each event has started, by its internal id.
+        by_cron: the runs that a cron has started.
         changes: how many records of the journal counted; it grows whenever something happens.
     """
 
@@ -52,6 +55,7 @@ class Witness:
         self.events: list[tuple[int, Event]] = []
         self.changes = 0
         self.started: dict[str, list[bytes]] = {}
+        self.by_cron: set[bytes] = set()
         self._counts: Counter[str] = Counter()
         self._answers: dict[bytes, RequestAnswered] = {}
 
@@ -77,6 +81,8 @@ class Witness:
                 self.stories[run] = Story(run, entry.function, self._counts[entry.function])
                 event = codec.decode_event(entry.events[0])
                 self.started.setdefault(event.internal, []).append(run)
+                if event.name == CRON_EVENT:
+                    self.by_cron.add(run)
             self.stories[run].notes.append(fact)
         for entry in decision.entries:
             if isinstance(entry, RequestAnswered):
@@ -90,6 +96,10 @@ class Witness:
         """Return the state of an unfinished run, None if it has ended."""
         return self.states[home_of(run)].runs.get(key_of(run))
 
+    def is_pending(self) -> bool:
+        """Say whether a debounce is to start a run."""
+        return any(state.debounces for state in self.states)
+
     def unfinished(self) -> list[Story]:
         """Return the runs that have not ended."""
         return [story for story in self.stories.values() if self.state_of(story.id) is not None]
@@ -99,7 +109,10 @@ class Witness:
         return [self.state_of(story.id) for story in self.unfinished()]
 
     def next_due_ms(self) -> int | None:
-        """Return when the next sleep, wait, retry or timeout is due; None if none is."""
+        """Return when the next sleep, wait, retry or timeout is due; None if none is.
+
+        Crons, which always come due, are not what a run waits for.
+        """
         timers = [state.timers for state in self.states]
-        found = [t.next_free_ms() for t in timers] + [t.next_held_ms() for t in timers]
-        return min([due for due in found if due is not None], default=None)
+        found = [due for t in timers for due in (*t.free, *t.held) if due[1] != CRON]
+        return min((due_ms for due_ms, _, _ in found), default=None)
