@@ -8,12 +8,18 @@ themselves. Files that are not noted are nobody's.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
+import logging
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+from stepfold_projections import recordings
 from stepfold_projections.arrow import ArrowTable, pq
+from stepfold_projections.recordings import Recorder
+from stepfold_projections.source import SourceError, UnreachableError
 from stepfold_projections.store import Store, history_of
+
+_log = logging.getLogger("stepfold")
 
 DAYS_OPEN = 2
 """A day is written when it has been over for this long: until then it may still be asked often."""
@@ -39,20 +45,35 @@ class Retention:
     events: int = 365
 
 
-def archive(store: Store, now: datetime) -> list[date]:
-    """Write the days that are over; return them."""
+def archive(store: Store, now: datetime, recorder: Recorder | None = None) -> list[date]:
+    """Write the days that are over; return them. With a recorder, recordings of their runs, too.
+
+    A day whose runs the recorder cannot read stays in the tables, with a warning: they are as good
+    there, and are written when it can.
+
+    Raises:
+        UnreachableError: the log cannot be reached at the moment; days before are written.
+    """
     before = (now - timedelta(days=DAYS_OPEN)).date()
     days = store.db.execute(
         "SELECT DISTINCT CAST(ended_at AS DATE) AS day FROM past.runs WHERE ended_at < ?"
         " ORDER BY day",
         [before],
     ).fetchall()
+    written: list[date] = []
     for (day,) in days:
-        _archive_day(store, day)
-    return [day for (day,) in days]
+        try:
+            _archive_day(store, day, recorder)
+        except UnreachableError:
+            raise
+        except SourceError as error:
+            _log.warning("%s stays in the tables, its runs cannot be recorded: %s", day, error)
+        else:
+            written.append(day)
+    return written
 
 
-def _archive_day(store: Store, day: date) -> None:
+def _archive_day(store: Store, day: date, recorder: Recorder | None) -> None:
     folder = history_of(store.path)
     number = store.db.execute("SELECT count(*) FROM open.files WHERE day = ?", [day]).fetchall()
     noted: list[list[object]] = []
@@ -66,6 +87,10 @@ def _archive_day(store: Store, day: date) -> None:
         file = Path(name) / f"day={day}" / f"{number[0][0]}.parquet"
         _write(folder / file, table)
         noted.append([name, str(file), day, table.num_rows])
+    if recorder is not None:
+        file = Path(recordings.NAME) / f"day={day}" / f"{number[0][0]}.parquet"
+        if count := recordings.write_day(store, day, folder / file, recorder):
+            noted.append([recordings.NAME, str(file), day, count])
     with store.transaction():
         store.db.executemany("INSERT INTO open.files VALUES (?, ?, ?, ?)", noted)
         for name, column in TABLES.items():
@@ -123,6 +148,7 @@ def forget(store: Store, keep: Retention, now: datetime) -> int:
             before = now - timedelta(days=keep.events)
             store.db.execute("DELETE FROM past.events WHERE received_at < ?", [before])
         store.refresh_views()
+        store.sum_up()
     _sweep(store)
     return gone
 

@@ -11,18 +11,19 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import duckdb
 
+from stepfold_projections import keeper
 from stepfold_projections.arrow import ArrowTable
 from stepfold_projections.keeping import open_tables, tables_of
-from stepfold_projections.output import read_stream, written
+from stepfold_projections.output import plain, read_stream, rows_of, written
 from stepfold_projections.projector import Progress, Projector
 from stepfold_projections.queries import Desk, Limits, QueryError
 from stepfold_projections.source import Source
@@ -106,18 +107,24 @@ class Engine:
             QueryError: it was refused.
         """
         request = urllib.request.Request(f"{self.url}/v1/sql/copy", b"", method="POST")  # noqa: S310 - checked
-        target.parent.mkdir(parents=True, exist_ok=True)
-        new = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            with _opened(self.url, request) as answer, new.open("wb") as file:
-                shutil.copyfileobj(answer, file, 1 << 20)
-                file.flush()
-                os.fsync(file.fileno())
-            size = new.stat().st_size
-            new.replace(target)
-        finally:
-            new.unlink(missing_ok=True)
-        return size
+        with _opened(self.url, request) as answer:
+            return _put(answer, target)
+
+
+def _put(copy: BinaryIO, target: Path) -> int:
+    """Write a file beside its place, and put it there at once; return its size."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with new.open("wb") as file:
+            shutil.copyfileobj(copy, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+        size = new.stat().st_size
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
+    return size
 
 
 @contextmanager
@@ -155,28 +162,96 @@ class Folder:
         return Result(answer.table, answer.cut)
 
 
+class Kept:
+    """A folder's tables that another process keeps, which is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tables = tables_of(folder)
+
+    def ask(self, sql: str, as_of: str = "") -> Result:
+        """Return the answer; see ``Asked``."""
+        asked = {"sql": sql, "as_of": as_of or None, "arrow": True}
+        head, body = keeper.ask(keeper.address_of(self._tables), asked)
+        return Result(read_stream(body), bool(head.get("cut")))
+
+    def publish(self, target: Path) -> int:
+        """Put a copy of the tables in place at once, and return its size."""
+        head, _ = keeper.ask(keeper.address_of(self._tables), {"copy": True})
+        with open(str(head["path"]), "rb") as file:  # noqa: PTH123 - a name from elsewhere
+            Path(str(head["path"])).unlink()
+            return _put(file, target)
+
+
 @contextmanager
-def opened(folder: Path, source: Source, progress: Progress | None = None) -> Generator[Folder]:
+def tables_in(
+    folder: Path, source: Callable[[], Source | None], progress: Progress | None = None
+) -> Generator[Asked]:
+    """Give who can be asked about a folder's tables: who keeps them, else the tables themselves.
+
+    Args:
+        folder: where they lie.
+        source: opens their log; None if it is not there: then the tables stand as they are.
+        progress: told how far their bringing up to date is.
+
+    Raises:
+        QueryError: they cannot be opened.
+    """
+    if keeper.answers(tables_of(folder)):
+        yield Kept(folder)
+        return
+    with opened(folder, source, progress) as found:
+        yield found
+
+
+def rows_in(folder: Path, sql: str) -> bytes:
+    """Ask a folder's tables as they stand; return the rows as JSON, ``{"data": [[…]]}``.
+
+    Raises:
+        QueryError: they cannot be opened, or the question is wrong.
+    """
+    with tables_in(folder, lambda: None) as tables:
+        rows = rows_of(tables.ask(sql).arrow)
+    return json.dumps({"data": rows}, default=plain).encode()
+
+
+@contextmanager
+def opened(
+    folder: Path, source: Callable[[], Source | None], progress: Progress | None = None
+) -> Generator[Folder]:
     """Bring a folder's tables up to date, to be asked. No engine is needed.
 
-    Where the folder may not be written to, the tables are made in a temporary one.
+    Where the folder may not be written to, the tables are made in a temporary one. Without a log
+    the tables are asked as they stand.
 
     Raises:
         QueryError: an engine has the tables open.
     """
-    with tempfile.TemporaryDirectory(prefix="stepfold-") as other:
+    with _log(source) as log, tempfile.TemporaryDirectory(prefix="stepfold-") as other:
         path = tables_of(folder)
         try:
-            store = open_tables(path, source, progress)
+            store = open_tables(path, log, progress)
         except (OSError, duckdb.IOException):
-            store = open_tables(tables_of(Path(other)), source, progress)
+            if log is None:
+                raise
+            store = open_tables(tables_of(Path(other)), log, progress)
         except BusyError as error:
             raise QueryError(str(error), 423) from error
         try:
-            Projector(source, store).catch_up(progress)
+            if log is not None:
+                Projector(log, store).catch_up(progress)
             yield Folder(Desk(store.db, LOCAL_LIMITS, store.older), store)
         finally:
             store.close()
+
+
+@contextmanager
+def _log(source: Callable[[], Source | None]) -> Generator[Source | None]:
+    log = source()
+    try:
+        yield log
+    finally:
+        if log is not None:
+            log.close()
 
 
 def moment(text: str) -> datetime:

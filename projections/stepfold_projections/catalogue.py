@@ -86,11 +86,17 @@ TABLES = (
             ("reason", "VARCHAR", "why it was cancelled"),
             ("invoker_run", "VARCHAR", "the run that invoked it"),
             ("invoker_step", "VARCHAR", "the step that did: sha1(invocations.step)"),
+            ("rerun_of", "VARCHAR", "the run that it repeats, if it was asked for as a rerun"),
+            ("rerun_from", "VARCHAR", "the step before which it shares that run's outcomes"),
+            ("asked_by", "VARCHAR", "who asked for the rerun"),
+            ("why", "VARCHAR", "why, as they said"),
             _STARTED,
             ("due_at", "TIMESTAMP", "when its code was to begin, if later than its start"),
             *_ENDED,
             ("attempts", "BIGINT", "attempts of the function's own code"),
             ("partition", "BIGINT", "the partition where it lives"),
+            ("first_offset", "BIGINT", "the offset of its first record in that journal"),
+            ("last_offset", "BIGINT", "that of its last one so far; others' lie between"),
             ("partial", "BOOLEAN", "it began before the log that the tables were made from"),
         ),
         ends=("output", *_ERRORS, "reason", "ended_at", "duration_ms"),
@@ -211,6 +217,18 @@ TABLES = (
             ("offset", "BIGINT", "its offset there"),
         ),
         since="rejected_at",
+    ),
+    Table(
+        "recordings",
+        "a finished run of a day that is over, as a run file holds it: to be exported, and run"
+        " again, when its journal is gone",
+        (
+            _RUN,
+            _FUNCTION,
+            ("ended_at", "TIMESTAMP", "when it ended"),
+            ("recording", "BLOB", "the run, in Avro's single-object encoding"),
+        ),
+        since="ended_at",
     ),
 )
 

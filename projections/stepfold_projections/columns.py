@@ -32,6 +32,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "invoker_step": pa.large_binary(), "stopped": pa.bool_(), "attempt": NUMBER,
     },
     "finished": {**_FACT, "status": TEXT, "output": TEXT, **_ERROR, "reason": TEXT},
+    "reruns": {**_FACT, "origin": TEXT, "from_step": TEXT, "asked_by": TEXT, "why": TEXT},
     "marks": {**_FACT, "stopped": pa.bool_(), "report": TEXT},
     "began": {
         **_STEP, "kind": TEXT, "name": TEXT, "due_ms": NUMBER, "target": TEXT, "expression": TEXT,

@@ -57,11 +57,21 @@ def long_bytes(number: int) -> bytes:
 
 
 def _container_head(schema: Mapping[str, object]) -> bytes:
-    pairs = {b"avro.schema": json.dumps(schema).encode(), b"avro.codec": b"null"}
+    written = json.dumps(_without_defaults(schema)).encode()
+    pairs = {b"avro.schema": written, b"avro.codec": b"null"}
     parts = [b"Obj\x01", long_bytes(len(pairs))]
     for name, value in pairs.items():
         parts += (long_bytes(len(name)), name, long_bytes(len(value)), value)
     return b"".join([*parts, b"\0", _SYNC])
+
+
+def _without_defaults(schema: Any) -> Any:
+    """Leave out what only readers of older values need: polars does not read all of them."""
+    if isinstance(schema, list):
+        return [_without_defaults(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {name: _without_defaults(part) for name, part in schema.items() if name != "default"}
 
 
 class Kind:
@@ -133,10 +143,11 @@ def decode(values: Sequence[bytes], cls: str) -> ArrowTable:
     Raises:
         DamagedError: one of them is not of a known schema of the class, or damaged.
     """
-    headers = {value[:HEADER_BYTES] for value in values}
+    column = pa.array(values, pa.large_binary())
+    headers: list[bytes] = pc.unique(pc.binary_slice(column, 0, HEADER_BYTES)).to_pylist()
     if len(headers) == 1:
-        kind = _known(headers.pop(), cls)
-        return kind.table(b"".join([v[HEADER_BYTES:] for v in values]), len(values))
+        kind = _known(headers[0], cls)
+        return kind.table(_joined(pc.binary_slice(column, HEADER_BYTES, _END)), len(values))
     tables: list[ArrowTable] = []
     order: list[int] = []
     for header in headers:

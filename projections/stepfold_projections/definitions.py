@@ -9,6 +9,12 @@ from stepfold_projections.catalogue import BY_NAME, TABLES, VIEWS, Table
 
 NOW = "CAST(now() AT TIME ZONE 'UTC' AS TIMESTAMP)"
 
+SHAPE = (
+    "regexp_replace(left(error_message, 300), '[0-9A-HJKMNP-TV-Z]{26}"
+    "|[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}|[0-9]+(\\.[0-9]+)*', '#', 'g')"
+)
+"""An error's text with every number and id as #."""
+
 
 def named(name: str) -> dict[str, str]:
     """Return the statements of a file of SQL by the name in the comment before each."""
@@ -21,7 +27,11 @@ def named(name: str) -> dict[str, str]:
 
 
 def definitions(
-    older: Mapping[str, Sequence[str]], as_of: datetime | None = None, schema: str = "main"
+    older: Mapping[str, Sequence[str]],
+    as_of: datetime | None = None,
+    schema: str = "main",
+    *,
+    summed: bool = False,
 ) -> dict[str, str]:
     """Return the query of every table and view.
 
@@ -29,23 +39,33 @@ def definitions(
         older: files of finished history of tables, which are not in the file itself.
         as_of: what was known at this time (UTC), as far as rows say when they changed.
         schema: where the tables are, for the views.
+        summed: what is summed up of finished history is in the file, and may be used.
     """
     moment = NOW if as_of is None else f"TIMESTAMP '{as_of:%Y-%m-%d %H:%M:%S.%f}'"
     sources = named("tables")
     found: dict[str, str] = {}
     for table in TABLES:
-        query = _with_older(sources[table.name].replace("{now}", moment), older)
+        query = with_older(sources[table.name].replace("{now}", moment), older)
         found[table.name] = query if as_of is None else _as_of(table, query, moment)
     places = {table.name: f"{schema}.{table.name}" for table in TABLES}
+    sums = named("sums")
+    by_rows = sums["of_rows"].format(steps=places["steps"])
+    failed = sums["failed"].format(**places, shape=SHAPE)
+    if summed:
+        failed = f"SELECT * FROM past.failed UNION ALL {sums['open_failed'].format(shape=SHAPE)}"
+        still_open = sums["of_rows"].format(steps=f"({sums['open_steps']})")
+        by_rows = sums["with_open"].format(open_steps=still_open)
     for name, query in named("views").items():
-        found[name] = query.format(**places, now=moment)
+        found[name] = query.format(
+            **places, step_sums=f"({by_rows})", failed=f"({failed})", now=moment
+        )
     assert set(found) == set(BY_NAME), (
         "every table is documented, and every documented one is there"
     )
     return found
 
 
-def _with_older(query: str, older: Mapping[str, Sequence[str]]) -> str:
+def with_older(query: str, older: Mapping[str, Sequence[str]]) -> str:
     """Let a query read files of finished history beside the file's own rows."""
     for name, files in older.items():
         names = ", ".join("'" + f.replace("'", "''") + "'" for f in files)
@@ -71,4 +91,4 @@ def _as_of(table: Table, query: str, moment: str) -> str:
     return f"SELECT * REPLACE ({changed}) FROM ({query}) WHERE {begun} <= {moment}"
 
 
-__all__ = ["NOW", "VIEWS", "definitions", "named"]
+__all__ = ["NOW", "VIEWS", "definitions", "named", "with_older"]

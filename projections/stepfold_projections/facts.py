@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from stepfold_projections.arrow import pa, pc
-from stepfold_projections.columns import NUMBER, TEXT, Rows, maybe_ulids, shaped
+from stepfold_projections.columns import NUMBER, TEXT, Rows, maybe_ulids, shaped, ulids
 from stepfold_projections.decoding import Column, decode, flat
 
 Fact = tuple[str, dict[str, Any]]
@@ -28,6 +28,11 @@ def _started(rows: Rows) -> list[Fact]:
         given, internal = flat(event["id"]), flat(event["internal"])
         columns["event_id"] = pc.if_else(pc.equal(internal, ""), given, internal)
     return [("started", columns)]
+
+
+def _rerun(rows: Rows) -> list[Fact]:
+    origin = ulids(flat(rows.fields["origin"]))
+    return [("reruns", rows.fact("from_step", "asked_by", "why", origin=origin))]
 
 
 def _invoker(rows: Rows) -> dict[str, Any]:
@@ -174,6 +179,7 @@ def _abandoned(rows: Rows) -> list[Fact]:
 STAGERS: dict[str, Callable[[Rows], list[Fact]]] = {
     "RunStarted": _started,
     "RunRestated": _head,
+    "RerunStarted": _rerun,
     "RunCompleted": _finished("completed"),
     "RunFailed": _finished("failed"),
     "RunCancelled": _finished("cancelled"),

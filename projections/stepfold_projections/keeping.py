@@ -7,21 +7,22 @@ finished runs, and events, older than the log's start. Older history files stay 
 # pyright: reportUnknownMemberType=false
 
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
 
-from stepfold_projections.projector import Progress, Projector
-from stepfold_projections.source import EVENTS, JOURNAL, Source
+from stepfold_projections.projector import Progress, Projector, Stopping
+from stepfold_projections.source import EVENTS, JOURNAL, Source, SourceError
 from stepfold_projections.store import OtherVersionError, Store, history_of, open_stale
 
 FOLDER = "projections"
 FILE = "tables.duckdb"
-PAST = ("runs", "steps", "attempts", "waits", "signals", "invocations")
+REBUILDING_MEMORY = "256MB"
+"""Of DuckDB. What is read ahead comes on top of it."""
 
-Stopping = Callable[[], bool]
+PAST = ("runs", "steps", "attempts", "waits", "signals", "invocations")
 
 
 def tables_of(folder: Path) -> Path:
@@ -29,13 +30,21 @@ def tables_of(folder: Path) -> Path:
     return folder / FOLDER / FILE
 
 
-def open_tables(path: Path, source: Source, progress: Progress | None = None) -> Store:
-    """Open a file of tables; make it anew if it is of another version, or damaged."""
+def open_tables(path: Path, source: Source | None, progress: Progress | None = None) -> Store:
+    """Open a file of tables; make it anew if it is of another version, or damaged.
+
+    Raises:
+        SourceError: it would have to be made anew, and there is no log to make it from.
+    """
     try:
         return Store(path)
     except duckdb.IOException:
         raise  # it cannot be written
-    except (OtherVersionError, duckdb.Error):
+    except (OtherVersionError, duckdb.Error) as error:
+        if source is None:
+            raise SourceError(
+                f"{path} must be made anew from its log, which is not here"
+            ) from error
         rebuild(path, source, progress)
         return Store(path)
 
@@ -58,12 +67,13 @@ def rebuild(
         stopping: asked, now and then, whether to stop.
         old: the old tables, if this process has them open; no other may.
     """
+    _check_same(path, old, source)
     new = path.with_name("new.duckdb")
     remove(new)
-    store = Store(new)
+    store = Store(new, memory=REBUILDING_MEMORY)
     try:
         projector = Projector(source, store)
-        if not _catch_up(projector, progress, stopping):
+        if not projector.catch_up(progress, stopping):
             return False
         if old is not None:
             _take_over(old, store, source)
@@ -76,16 +86,18 @@ def rebuild(
     return True
 
 
-def _catch_up(projector: Projector, progress: Progress | None, stopping: Stopping) -> bool:
-    total = projector.left()
-    done = 0
-    while taken := projector.step():
-        done += taken
-        if progress is not None:
-            progress(min(done, total), total)
-        if stopping():
-            return False
-    return True
+def _check_same(path: Path, old: duckdb.DuckDBPyConnection | None, source: Source) -> None:
+    """Refuse to make one log's tables in the place of another's."""
+    if old is None and path.exists():
+        with _opened(path) as (found,):
+            _check_same(path, found, source)
+    elif old is not None:
+        with suppress(duckdb.Error):
+            asked = "SELECT value FROM open.facts WHERE name = 'source'"
+            ((known,),) = old.execute(asked).fetchall() or [(source.name,)]
+            if known != source.name:
+                text = f"{path} holds the tables of {known or 'the log in its folder'}, not of"
+                raise SourceError(f"{text} {source.name or 'this one'}; choose another folder")
 
 
 def swap(new: Path, path: Path) -> None:
@@ -130,6 +142,7 @@ def _take_over(old: duckdb.DuckDBPyConnection, store: Store, source: Source) -> 
             start = source.bounds(EVENTS, number)[0]
             _copy(old, store, "past.events", f'WHERE partition = {number} AND "offset" < {start}')
         _leave_out_history(store)
+        store.sum_up()
 
 
 def _take_over_runs(old: duckdb.DuckDBPyConnection, store: Store) -> None:

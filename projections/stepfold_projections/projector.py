@@ -8,7 +8,8 @@ one partition, with a warning; the others go on.
 # pyright: reportUnknownArgumentType=false
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from stepfold_projections.acceptance import Cursor
@@ -21,17 +22,28 @@ from stepfold_projections.source import (
     Records,
     Source,
     SourceError,
+    UnreachableError,
 )
 from stepfold_projections.staging import Staged, stage
 from stepfold_projections.store import Place, Store
 
 _log = logging.getLogger("stepfold")
 
-BATCH_RECORDS = 25_000
+BATCH_RECORDS = 30_000
 """How many records of one partition go into a transaction at most."""
+
+PARTS = 4
+"""How many such parts are one transaction when there is much to take in."""
+
+Stopping = Callable[[], bool]
+"""Asked, now and then, whether to stop."""
 
 Progress = Callable[[int, int], None]
 """Told, now and then, how many records were taken in, of how many."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(slots=True)
@@ -55,21 +67,44 @@ class Projector:
     """
 
     def __init__(self, source: Source, store: Store) -> None:
+        """Go on where the tables stand.
+
+        Raises:
+            SourceError: they are another log's.
+        """
         self._source, self._store = source, store
+        if (known := store.source(source.name)) != source.name:
+            text = f"{store.path} holds the tables of {known or 'the log in its folder'}, not of"
+            raise SourceError(f"{text} {source.name or 'this one'}; choose another folder")
         self._cursors = store.cursors()
         self._places = [
             (topic, number) for topic in TOPICS for number in range(source.partitions(topic))
         ]
         self.stopped: dict[Place, str] = {}
 
-    def catch_up(self, progress: Progress | None = None) -> int:
-        """Take in everything there is; return how many records that was."""
+    def catch_up(self, progress: Progress | None = None, stopping: Stopping = _never) -> bool:
+        """Take in everything there is; False if it was to stop before.
+
+        What comes next is read while DuckDB takes in what was read: both are busy outside of
+        Python's lock. Several parts are one transaction.
+        """
         total, done = self.left(), 0
-        while taken := self.step():
-            done += taken
-            if progress is not None:
-                progress(min(done, total), total)
-        return done
+        with ThreadPoolExecutor(1, "stepfold-reading") as ahead:
+            reading = ahead.submit(self._gather, self._cursors, BATCH_RECORDS)
+            while not stopping():
+                with self._store.transaction():
+                    for _ in range(PARTS):
+                        batch = reading.result()
+                        if not batch.cursors:
+                            return True
+                        cursors = self._cursors | batch.cursors
+                        reading = ahead.submit(self._gather, cursors, BATCH_RECORDS)
+                        self._write(batch)
+                        self._cursors = cursors
+                        done += batch.records
+                        if progress is not None:
+                            progress(min(done, total), total)
+        return False
 
     def left(self) -> int:
         """Return how many records there are to take in."""
@@ -81,18 +116,23 @@ class Projector:
 
     def step(self, records_max: int = BATCH_RECORDS) -> int:
         """Take in a part of what is new, in one transaction; return how many records it was."""
-        batch = _Batch()
-        for place in self._places:
-            if place not in self.stopped:
-                self._read(place, batch, records_max)
+        batch = self._gather(self._cursors, records_max)
         if batch.cursors:
-            self._write(batch)
+            with self._store.transaction():
+                self._write(batch)
             self._cursors |= batch.cursors
         return batch.records
 
-    def _read(self, place: Place, batch: _Batch, records_max: int) -> None:
+    def _gather(self, cursors: Mapping[Place, Cursor], records_max: int) -> _Batch:
+        """Read and stage what comes behind where partitions are taken in."""
+        batch = _Batch()
+        for place in self._places:
+            if place not in self.stopped:
+                self._read(place, cursors.get(place, Cursor()), batch, records_max)
+        return batch
+
+    def _read(self, place: Place, cursor: Cursor, batch: _Batch, records_max: int) -> None:
         topic, number = place
-        cursor = self._cursors.get(place, Cursor())
         try:
             records = self._source.read(topic, number, cursor.offset, records_max)
             if records.values:
@@ -102,6 +142,8 @@ class Projector:
                     batch.events.append(event_rows(records, number))
                 else:
                     batch.letters.append(_letter_rows(records, number))
+        except UnreachableError:
+            raise
         except (SourceError, DamagedError) as error:
             self.stopped[place] = str(error)
             _log.warning("the tables stop at %s/%d, offset %d: %s", *place, cursor.offset, error)
@@ -122,30 +164,29 @@ class Projector:
                 " read: runs that ended there have the status unknown",
                 records.start - cursor.offset, number,
             )  # fmt: skip
-        first = sum(staged.count for staged, _ in batch.staged)
-        staged = stage(records.values, number, cursor, begun=begun, first=first)
+        staged = stage(records.values, records.offsets, number, cursor, begun=begun)
         batch.staged.append((staged, number))
         if cursor.partial or staged.cursor.partial or not begun:
             batch.partial.add(number)
         return staged.cursor
 
     def _write(self, batch: _Batch) -> None:
+        """Write a batch; part of a transaction."""
         store = self._store
-        with store.transaction():
-            for number in batch.gaps:
-                store.note_gap(number)
-            if batch.events:
-                store.add_events(pa.concat_tables(batch.events))
-            if batch.letters:
-                store.add_dead_letters(pa.concat_tables(batch.letters))
-            if batch.staged:
-                parts = [staged.tables() for staged, _ in batch.staged]
-                facts = {name: pa.concat_tables([p[name] for p in parts]) for name in parts[0]}
-                store.fold(facts, batch.partial)
-            for staged, number in batch.staged:
-                if staged.finished_round and number in batch.partial:
-                    store.close_gap(number, staged.last_ms)
-            store.move(batch.cursors)
+        for number in batch.gaps:
+            store.note_gap(number)
+        if batch.events:
+            store.add_events(pa.concat_tables(batch.events))
+        if batch.letters:
+            store.add_dead_letters(pa.concat_tables(batch.letters))
+        if batch.staged:
+            parts = [staged.tables() for staged, _ in batch.staged]
+            facts = {name: pa.concat_tables([p[name] for p in parts]) for name in parts[0]}
+            store.fold(facts, batch.partial)
+        for staged, number in batch.staged:
+            if staged.finished_round and number in batch.partial:
+                store.close_gap(number, staged.last_ms)
+        store.move(batch.cursors)
 
 
 def event_rows(records: Records, partition: int) -> ArrowTable:

@@ -12,7 +12,11 @@ import duckdb
 
 from stepfold_projections.catalogue import TABLES
 from stepfold_projections.definitions import definitions
+from stepfold_projections.recordings import NAME
 from stepfold_projections.store import Store
+
+READABLE_SINCE = "v1.0.0"
+"""The oldest DuckDB that can open a copy; its clients are often older than the one here."""
 
 
 def publish(store: Store, target: Path) -> int:
@@ -23,7 +27,12 @@ def publish(store: Store, target: Path) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with duckdb.connect(str(new), config={"memory_limit": "256MB", "threads": 1}) as copy:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": "256MB",
+            "threads": 1,
+            "storage_compatibility_version": READABLE_SINCE,
+        }
+        with duckdb.connect(str(new), config=config) as copy:
             _fill(store, copy)
         size = new.stat().st_size
         with new.open("rb") as file:
@@ -42,7 +51,9 @@ def _fill(store: Store, copy: duckdb.DuckDBPyConnection) -> None:
     source.execute("BEGIN TRANSACTION READ ONLY")  # one moment for all tables
     try:
         for table in TABLES:
-            rows = source.sql(f"SELECT * FROM main.{table.name}").to_arrow_reader(10_000)
+            # Recordings are for exporting and rerunning, and large: a copy is without them.
+            some = "WHERE false" if table.name == NAME else ""
+            rows = source.sql(f"SELECT * FROM main.{table.name} {some}").to_arrow_reader(10_000)
             copy.register("given", rows)
             columns = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind, _ in table.columns)
             copy.execute(f"CREATE TABLE {table.name} AS SELECT {columns} FROM given")

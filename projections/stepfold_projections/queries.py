@@ -92,6 +92,7 @@ class Desk:
         self._db, self.limits, self._older = db, limits or Limits(), older
         self._free = threading.BoundedSemaphore(self.limits.at_once)
         self._lock, self._waiting = threading.Lock(), 0
+        self._closed = False
 
     def ask(self, sql: str, as_of: datetime | None = None, seconds: float = 0.0) -> Answer:
         """Answer a question.
@@ -107,7 +108,7 @@ class Desk:
         """
         allowed = min(seconds or self.limits.seconds, self.limits.seconds)
         begun = time.monotonic()
-        with self._turn(allowed), self._connection() as db:
+        with self.turn(allowed), self._connection() as db:
             check(db, sql)
             with _interrupting(db, max(allowed - (time.monotonic() - begun), 0.01)) as late:
                 try:
@@ -138,9 +139,17 @@ class Desk:
         cut = rows > self.limits.rows
         return Answer(table.slice(0, self.limits.rows), cut, time.monotonic() - begun)
 
+    def close(self) -> None:
+        """Answer no more, and wait until what is being answered is over: it has time limits."""
+        self._closed = True
+        for _ in range(self.limits.at_once):
+            self._free.acquire()
+
     @contextmanager
-    def _turn(self, seconds: float) -> Generator[None]:
+    def turn(self, seconds: float) -> Generator[None]:
         """Wait for a turn; refuse if too many wait already."""
+        if self._closed:
+            raise QueryError("the tables are being opened again; ask again in a moment", 503)
         with self._lock:
             if self._waiting >= self.limits.waiting:
                 raise QueryError("too many questions wait for an answer; ask again later", 429)

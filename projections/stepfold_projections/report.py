@@ -113,14 +113,25 @@ def lines_of(over_time: Part) -> list[str]:
 
 def page(parts: Sequence[Part], over_time: Part) -> str:
     """Return the report as one HTML page that needs nothing else."""
-    charts = [_over_time_chart(over_time), _steps_chart(parts[2])]
-    body = [f"<h2>{over_time.title}</h2>", charts[0]]
+    body = [_heading(parts[0], over_time), f"<h2>{over_time.title}</h2>"]
+    body.append(_over_time_chart(over_time))
     for part in parts:
         body.append(f"<h2>{part.title}</h2>")
         body.append(_html_table(part))
         if part is parts[2]:
-            body.append(charts[1])
+            body.append(_steps_chart(part))
     return _PAGE.replace("{body}", "\n".join(body))
+
+
+def _heading(by_status: Part, over_time: Part) -> str:
+    moments = [row["moment"] for row in over_time.result.rows()]
+    period = f"{moments[0]:%Y-%m-%d %H:%M} to {moments[-1]:%Y-%m-%d %H:%M} UTC" if moments else ""
+    tiles = "".join(
+        f'<div class="tile {html.escape(row["status"])}"><b>{row["runs"]:,}</b>'
+        f"{html.escape(row['status'])}</div>"
+        for row in by_status.result.rows()
+    )
+    return f"<p class=period>{period}</p><div class=tiles>{tiles}</div>"
 
 
 def _over_time_chart(over_time: Part) -> str:
@@ -135,40 +146,71 @@ def _over_time_chart(over_time: Part) -> str:
             name=name,
             marker_color=COLOURS[name],
         )
-    figure.update_layout(barmode="stack", height=320, margin={"t": 20, "b": 40, "l": 50, "r": 10})
-    return str(figure.to_html(full_html=False, include_plotlyjs=True))
+    figure.update_layout(barmode="stack", height=300, yaxis_title="runs ended", **_LOOKS)
+    return str(figure.to_html(full_html=False, include_plotlyjs=True, config=_CONFIG))
 
 
 def _steps_chart(part: Part) -> str:
     import plotly.graph_objects as go  # noqa: PLC0415 - as above
 
-    rows = list(reversed(part.result.rows()))
+    rows = [row for row in reversed(part.result.rows()) if row["p95_ms"]]
+    if not rows:
+        return ""
     names = [f"{row['function']} · {row['step']}" for row in rows]
     figure = go.Figure()
-    for column, colour in (("p50_ms", "#9bbfe0"), ("p95_ms", "#2f6db5")):
+    for column, name, colour in (("p50_ms", "p50", "#9bbfe0"), ("p95_ms", "p95", "#2f6db5")):
         figure.add_bar(
-            y=names, x=[row[column] for row in rows], name=column, orientation="h",
+            y=names, x=[row[column] for row in rows], name=name, orientation="h",
             marker_color=colour,
         )  # fmt: skip
-    height = 90 + 32 * max(len(rows), 1)
-    figure.update_layout(barmode="group", height=height, margin={"t": 20, "b": 40, "r": 10})
-    return str(figure.to_html(full_html=False, include_plotlyjs=False))
+    height = 110 + 34 * len(rows)
+    figure.update_layout(barmode="group", height=height, xaxis_title="milliseconds", **_LOOKS)
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG))
+
+
+_LOOKS: dict[str, Any] = {
+    "template": "plotly_white",
+    "margin": {"t": 34, "b": 40, "l": 50, "r": 10},
+    "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "traceorder": "normal"},
+    "font": {"family": "system-ui, sans-serif"},
+}
+_CONFIG = {"displayModeBar": False, "responsive": True}
 
 
 def _html_table(part: Part) -> str:
     if not part.result.arrow.num_rows:
         return f"<p>{html.escape(part.empty)}</p>"
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in part.result.arrow.column_names)
-    rows = "".join(
-        f"<tr>{''.join(_html_cell(v) for v in row)}</tr>" for row in rows_of(part.result.arrow)
+    names: list[str] = part.result.arrow.column_names
+    rows = rows_of(part.result.arrow)
+    numeric = [any(isinstance(row[i], (int, float)) for row in rows) for i in range(len(names))]
+    marks = [" class=n" if right else "" for right in numeric]
+    head = "".join(
+        f"<th{mark}>{html.escape(name.removesuffix('_ms').replace('_', ' '))}</th>"
+        for name, mark in zip(names, marks, strict=True)
+    )
+    body = "".join(
+        f"<tr>{''.join(_html_cell(*cell) for cell in zip(names, row, marks, strict=True))}</tr>"
+        for row in rows
     )
     asked = f"<details><summary>SQL</summary><pre>{html.escape(part.sql)}</pre></details>"
-    return f"<table><tr>{head}</tr>{rows}</table>{asked}"
+    return f"<table><tr>{head}</tr>{body}</table>{asked}"
 
 
-def _html_cell(value: Any) -> str:
-    kind = " class=n" if isinstance(value, (int, float)) else ""
-    return f"<td{kind}>{html.escape(cell_text(value, 120))}</td>"
+def _html_cell(name: str, value: Any, mark: str) -> str:
+    text = spoken(value) if name.endswith("_ms") and value is not None else cell_text(value, 120)
+    return f"<td{mark}>{html.escape(text)}</td>"
+
+
+def spoken(ms: float) -> str:
+    """Write a length of time as people do.
+
+    >>> spoken(20), spoken(2020), spoken(172_800_000)
+    ('20 ms', '2.02 s', '2 d')
+    """
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
+        if ms >= size:
+            return f"{ms / size:.3g} {unit}"
+    return f"{ms:.0f} ms"
 
 
 _PAGE = """<!doctype html>
@@ -178,8 +220,13 @@ _PAGE = """<!doctype html>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; }
+tr:hover td { background: #f6f8fa; }
+.period { color: #666; margin-top: -.6rem; } .tiles { display: flex; gap: .8rem; flex-wrap: wrap; }
+.tile { border: 1px solid #ddd; border-radius: 8px; padding: .5rem 1rem; min-width: 6rem; }
+.tile b { display: block; font-size: 1.5rem; color: #222; }
+.tile.completed b { color: #3a8f5c; } .tile.failed b { color: #c0392b; }
 th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid #ddd; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
+th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; }
 details { color: #666; font-size: 12px; margin-top: .3rem; } pre { white-space: pre-wrap; }
 </style></head><body><h1>stepfold report</h1>
 {body}

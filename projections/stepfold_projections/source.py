@@ -35,6 +35,11 @@ class Records:
 class Source(Protocol):
     """A log as a reader sees it. Every method blocks; one thread at a time may call."""
 
+    @property
+    def name(self) -> str:
+        """Say which log it is, if tables could be mixed up; "" for the one in their folder."""
+        ...
+
     def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has."""
         ...
@@ -47,7 +52,8 @@ class Source(Protocol):
         """Read up to ``records_max`` records at or after an offset; none if there is none.
 
         Raises:
-            SourceError: a record is damaged, or the log cannot be reached.
+            SourceError: a record is damaged.
+            UnreachableError: the log cannot be reached at the moment.
         """
         ...
 
@@ -62,3 +68,7 @@ class Source(Protocol):
 
 class SourceError(Exception):
     """The log cannot be read at this place; the message says where and why."""
+
+
+class UnreachableError(SourceError):
+    """The log cannot be reached at the moment; it may be tried again."""

@@ -2,10 +2,11 @@
 
 Rules:
 
-* ``n`` numbers the facts of a batch in the order of the journal. A run's facts all lie in one
-  journal, so facts of different journals need no order.
+* ``n`` says where a fact lies: the offset of its record, and behind it its place there. So facts of
+  a run, which all lie in one journal, have an order; those of different journals need none.
 * Ids of runs are ULIDs as text. A step is its key (bytes) until its run has ended.
-* What a round copies from before the log's start comes with negative numbers.
+* What a round copies from before the log's start comes with negative numbers: the copy's, less
+  ``COPIED``.
 """
 
 # pyarrow's stubs are partly unknown; tables leave this module by name.
@@ -28,12 +29,17 @@ from stepfold_schemas import codec
 FACTS = frozenset(
     {
         "RunStarted", "RunCompleted", "RunFailed", "RunCancelled", "RunStopped", "RunResumed",
-        "RunAttemptFailed", "AttemptStarted", "StepCompleted", "StepAttemptFailed", "StepFailed",
+        "RunAttemptFailed", "RerunStarted", "AttemptStarted", "StepCompleted",
+        "StepAttemptFailed", "StepFailed",
         "SleepBegan", "SleepEnded", "TimerSet", "TimerFired", "WaitBegan", "WaitTimedOut",
         "EventMatched", "SignalWaitBegan", "SignalReceived", "SignalWaitEnded", "InvokeBegan",
         "InvokeCompleted", "InvokeFailed", "OperationsAbandoned", "RoundFinished",
     }
 )  # fmt: skip
+PLACE_BITS = 20
+"""Of ``n``: the place of an entry, or of a copied one, in its record of at most some megabytes."""
+
+COPIED = 1 << 62
 ROUND = frozenset({"RunRestated", "HistoryRestated"})
 """What a round writes again: needed only by who did not see it the first time."""
 
@@ -46,7 +52,6 @@ class Staged:
     facts: dict[str, list[ArrowTable]] = field(
         default_factory=lambda: {name: [] for name in SHAPES}
     )
-    count: int = 0
     last_ms: int = 0
     finished_round: bool = False
 
@@ -60,16 +65,21 @@ def _concat(name: str, parts: Sequence[ArrowTable]) -> ArrowTable:
 
 
 def stage(
-    values: Sequence[bytes], partition: int, cursor: Cursor, *, begun: bool, first: int = 0
+    values: Sequence[bytes],
+    offsets: Sequence[int],
+    partition: int,
+    cursor: Cursor,
+    *,
+    begun: bool,
 ) -> Staged:
     """Stage records of a journal.
 
     Args:
         values: the records' bytes, in order.
+        offsets: where they lie.
         partition: the journal's number.
         cursor: how far it was taken in.
         begun: False if the first record is the first readable one of a trimmed journal.
-        first: the number of the first fact.
 
     Raises:
         DamagedError: a record is damaged, or of a newer release.
@@ -86,10 +96,13 @@ def stage(
     if not counts.all():
         kept = counts[parents]
         entries, parents = entries.filter(pa.array(kept)), parents[kept]
+    if (seqs[parents[_places_of(entries, "PartitionRestated")]] == 1).any():
+        # What lives was moved here: to begin with, all that there is was restated.
+        after = Cursor(after.offset, after.epoch, after.seq, after.broken, partial=True)
     times = flat(decisions["at_ms"]).to_numpy()
-    staged = Staged(after, count=len(entries), last_ms=int(times[-1]))
+    staged = Staged(after, last_ms=int(times[-1]))
     at_ms = times[parents]
-    numbers = np.arange(first, first + len(entries), dtype=np.int64)
+    numbers = _numbered(np.array(offsets, dtype=np.int64)[parents])
     _take(staged, entries, numbers, at_ms, partition)
     if staged.finished_round:
         staged.cursor = Cursor(after.offset, after.epoch, after.seq, after.broken, partial=False)
@@ -104,21 +117,34 @@ def _take(
         if cls == "RoundFinished":
             staged.finished_round = True
         elif cls == "HistoryRestated":
-            _take_copies(staged, fields, int(numbers[0]), partition)
+            _take_copies(staged, fields, numbers[places], partition)
         else:
             rows = Rows(fields, numbers[places], at_ms[places], partition)
             for name, columns in STAGERS[cls](rows):
                 staged.facts[name].append(shaped(name, columns))
 
 
-def _take_copies(staged: Staged, fields: ArrowTable, before: int, partition: int) -> None:
+def _numbered(offsets: Numbers) -> Numbers:
+    """Return the number of each thing that lies in a record, in order, by the records' offsets."""
+    first = np.searchsorted(offsets, offsets)
+    return (offsets << PLACE_BITS) + np.arange(len(offsets), dtype=np.int64) - first
+
+
+def _take_copies(staged: Staged, fields: ArrowTable, numbers: Numbers, partition: int) -> None:
     """Stage the facts that a round copied, as older than all others."""
-    items = pc.list_flatten(flat(fields["items"]))
+    lists = flat(fields["items"])
+    items = pc.list_flatten(lists)
     entries = flat(pc.struct_field(items, "entry"))
     if not len(entries):
         return
-    numbers = np.arange(before - len(entries), before, dtype=np.int64) - (1 << 40)
-    _take(staged, entries, numbers, flat(pc.struct_field(items, "at_ms")).to_numpy(), partition)
+    offsets = numbers[pc.list_parent_indices(lists).to_numpy()] >> PLACE_BITS
+    _take(
+        staged,
+        entries,
+        _numbered(offsets) - COPIED,
+        flat(pc.struct_field(items, "at_ms")).to_numpy(),
+        partition,
+    )
 
 
 def _places_of(entries: Column, cls: str) -> Numbers:

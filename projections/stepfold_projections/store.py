@@ -19,17 +19,20 @@ import duckdb
 from stepfold_projections.acceptance import Cursor
 from stepfold_projections.arrow import ArrowTable, pa
 from stepfold_projections.columns import SHAPES, empty
-from stepfold_projections.definitions import definitions
+from stepfold_projections.definitions import SHAPE, definitions, named, with_older
 
-VERSION = 1
+VERSION = 3
 """Of the tables; a file of another version is made anew."""
 
 MEMORY = "384MB"
 """What DuckDB may use for folding and for questions together."""
 
+SPILL = "2GB"
+"""What DuckDB may write to disk beside the file while it sorts or joins."""
+
 THREADS = 2
 _ONCE = {
-    "started": "run", "heads": "run", "finished": "run", "began": "run, step",
+    "started": "run", "heads": "run", "finished": "run", "reruns": "run", "began": "run, step",
     "ended": "run, step",
 }  # fmt: skip
 
@@ -74,7 +77,14 @@ def statements(name: str) -> list[str]:
     """Return the statements of a file of SQL, without comments, in order."""
     text = (resources.files("stepfold_projections") / "sql" / f"{name}.sql").read_text()
     lines = [line for line in text.splitlines() if not line.startswith("--")]
-    return [s for s in (part.strip() for part in "\n".join(lines).split(";")) if s]
+    whole = "\n".join(lines).replace("{shape}", SHAPE)
+    return [s for s in (part.strip() for part in whole.split(";")) if s]
+
+
+_WHAT_ELSE = (
+    "SELECT EXISTS (FROM b_operations WHERE run_ended_at IS NOT NULL AND kind <> 'step'),"
+    " EXISTS (FROM open.attempts)"
+)
 
 
 @contextmanager
@@ -90,7 +100,7 @@ def open_stale(path: Path) -> Generator[Db]:
 class Store:
     """Writes the file. One thread at a time may call; ``reader()`` is for others."""
 
-    def __init__(self, path: Path, *, memory: str = MEMORY, threads: int = THREADS) -> None:
+    def __init__(self, path: Path, *, memory: str = MEMORY, spill: str = SPILL) -> None:
         """Open the file, making it if need be.
 
         Raises:
@@ -100,7 +110,8 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory,
-            "threads": threads,
+            "threads": THREADS,
+            "max_temp_directory_size": spill,
             "preserve_insertion_order": "false",
             "temp_directory": str(path.with_name(path.name + ".spill")),
             "autoinstall_known_extensions": "false",
@@ -114,6 +125,8 @@ class Store:
             self.db.close()
             raise
         self._fold = statements("fold")
+        self._fold_operations = statements("fold_operations")
+        self._fold_attempts = statements("fold_attempts")
 
     def _prepare(self) -> None:
         known = self.db.execute(
@@ -124,10 +137,11 @@ class Store:
                 for statement in statements("schema"):
                     self.db.execute(statement)
                 self.db.execute("INSERT INTO open.facts VALUES ('version', ?)", [str(VERSION)])
-                self.refresh_views()
         found = self.fact("version")
         if found != str(VERSION):
             raise OtherVersionError(f"{self.path}: version {found}, this is {VERSION}")
+        with self.transaction():
+            self.refresh_views()  # of this release; the tables are of this version anyway
 
     def older(self) -> dict[str, list[str]]:
         """Return the files of finished history, by table."""
@@ -139,13 +153,40 @@ class Store:
 
     def refresh_views(self) -> None:
         """Make the tables and views that people see; part of a transaction."""
-        for name, query in definitions(self.older()).items():
+        for name, query in definitions(self.older(), summed=True).items():
             self.db.execute(f"CREATE OR REPLACE VIEW main.{name} AS {query}")
+
+    def sum_up(self) -> None:
+        """Make what is summed up of finished history anew, from its rows; part of a transaction."""
+        older = self.older()
+        steps, runs = (with_older(f"SELECT * FROM past.{t}", older) for t in ("steps", "runs"))
+        self._replace_sums(named("sums")["of_rows"].format(steps=f"({steps})"))
+        failed = named("sums")["failed"].format(steps=f"({steps})", runs=f"({runs})", shape=SHAPE)
+        self.db.execute("DELETE FROM past.failed")
+        self.db.execute(f"INSERT INTO past.failed {failed}")
+
+    def shorten_sums(self) -> None:
+        """Put sums of the same step and bucket together."""
+        with self.transaction():
+            self._replace_sums(named("sums")["of_sums"])
+
+    def _replace_sums(self, query: str) -> None:
+        self.db.execute(f"CREATE OR REPLACE TEMP TABLE new_sums AS {query}")
+        self.db.execute("DELETE FROM past.step_sums")
+        self.db.execute("INSERT INTO past.step_sums SELECT * FROM new_sums")
+        self.db.execute("DROP TABLE new_sums")
 
     def fact(self, name: str) -> str | None:
         """Return something that the file says of itself."""
         row = self.db.execute("SELECT value FROM open.facts WHERE name = ?", [name]).fetchall()
         return str(row[0][0]) if row else None
+
+    def source(self, name: str) -> str:
+        """Return the name of the log that the tables are of; new tables are of this one."""
+        if (known := self.fact("source")) is None:
+            self.db.execute("INSERT INTO open.facts VALUES ('source', ?)", [name])
+            return name
+        return known
 
     @contextmanager
     def transaction(self) -> Generator[None]:
@@ -195,6 +236,15 @@ class Store:
         self.db.register("partial_partitions", numbers)
         for statement in self._fold:
             self.db.execute(statement)
+        # Most batches are of steps that were done at the first try: to plan a statement takes
+        # longer than to find that there is nothing for it.
+        ((operations, attempts),) = self.db.execute(_WHAT_ELSE).fetchall()
+        if operations:
+            for statement in self._fold_operations:
+                self.db.execute(statement)
+        if attempts or len(facts["tried"]):
+            for statement in self._fold_attempts:
+                self.db.execute(statement)
 
     def note_gap(self, partition: int) -> None:
         """Note that facts of this journal were missed; part of a transaction.

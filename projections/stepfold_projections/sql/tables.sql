@@ -6,15 +6,16 @@ SELECT source, error, value, rejected_at, partition, "offset" FROM past.dead_let
 
 -- runs
 SELECT run, function, version, status, event_name, event_id, event_ids, input, output, error_name,
-  error_message, error_stack, reason, invoker_run, invoker_step, started_at, due_at, ended_at,
-  duration_ms, attempts, partition, partial FROM past.runs
+  error_message, error_stack, reason, invoker_run, invoker_step, rerun_of, rerun_from, asked_by, why,
+  started_at, due_at, ended_at, duration_ms, attempts, partition, first_offset, last_offset, partial FROM past.runs
 UNION ALL
 SELECT o.run, o.function, o.version,
   CASE WHEN o.stopped THEN 'stopped' WHEN p.running THEN 'running'
        WHEN p.waiting THEN 'waiting' WHEN p.retrying OR o.retry_at > {now} THEN 'retrying'
        WHEN o.due_at > {now} AND p.run IS NULL THEN 'scheduled' ELSE 'running' END,
   o.event_name, o.event_id, o.event_ids, o.input, NULL, NULL, NULL, NULL, NULL, o.invoker_run,
-  o.invoker_step, o.started_at, o.due_at, NULL, NULL, o.attempts, o.partition, o.partial
+  o.invoker_step, o.rerun_of, o.rerun_from, o.asked_by, o.why, o.started_at, o.due_at, NULL, NULL, o.attempts, o.partition, o.first_offset,
+  o.last_offset, o.partial
 FROM open.runs o LEFT JOIN (
   SELECT run, bool_or(kind = 'step' AND NOT retrying) AS running,
     bool_or(kind <> 'step') AS waiting, bool_or(retrying) AS retrying
@@ -76,3 +77,6 @@ SELECT i.run, r.function, i.name, i.target, coalesce(i.status, 'waiting'), i.dat
   i.error_message, i.error_stack, i.started_at, i.due_at, i.ended_at,
   date_diff('millisecond', i.started_at, i.ended_at)
 FROM open.operations i JOIN open.runs r ON r.run = i.run WHERE i.kind = 'invoke';
+
+-- recordings
+SELECT run, function, ended_at, recording FROM past.recordings;

@@ -1,40 +1,32 @@
 -- failures
-WITH found AS (
-  SELECT function, step, error_name, error_message, run, ended_at FROM {steps}
-  WHERE status = 'failed'
-  UNION ALL
-  SELECT function, '', error_name, error_message, run, ended_at FROM {runs}
-  WHERE status = 'failed' AND error_name <> 'StepError')
-SELECT function, step, error_name,
-  regexp_replace(left(error_message, 300),
-    '[0-9A-HJKMNP-TV-Z]{{26}}|[0-9a-fA-F]{{8}}(-?[0-9a-fA-F]{{4}}){{3}}-?[0-9a-fA-F]{{12}}|[0-9]+(\.[0-9]+)*',
-    '#', 'g') AS shape,
+SELECT function, step, error_name, shape,
   count(*) AS failures, count(DISTINCT run) AS runs, min(ended_at) AS first_at,
   max(ended_at) AS last_at, arg_max(run, ended_at) AS example_run,
   arg_max(error_message, ended_at) AS example
-FROM found GROUP BY ALL ORDER BY failures DESC, function, step, error_name, shape;
+FROM {failed} GROUP BY ALL ORDER BY failures DESC, function, step, error_name, shape;
 
 -- slow_steps
 WITH buckets AS (
-  SELECT function, step, CAST(round(ln(greatest(duration_ms, 1)) * 20) AS SMALLINT) AS bucket,
-    count(*) AS steps, max(duration_ms) AS max_ms, sum(duration_ms) AS total_ms
-  FROM {steps} WHERE duration_ms IS NOT NULL GROUP BY ALL),
+  SELECT function, step, bucket, sum(steps) AS steps, max(max_ms) AS max_ms,
+    sum(total_ms) AS total_ms
+  FROM {step_sums} WHERE bucket IS NOT NULL GROUP BY ALL),
 sums AS (
   SELECT *, sum(steps) OVER (PARTITION BY function, step ORDER BY bucket) AS upto,
     sum(steps) OVER (PARTITION BY function, step) AS whole FROM buckets)
 SELECT function, step, CAST(sum(steps) AS BIGINT) AS steps,
-  CAST(round(exp(min(bucket) FILTER (WHERE upto >= 0.5 * whole) / 20.0)) AS BIGINT) AS p50_ms,
-  CAST(round(exp(min(bucket) FILTER (WHERE upto >= 0.95 * whole) / 20.0)) AS BIGINT) AS p95_ms,
+  least(max(max_ms), CAST(round(exp(min(bucket) FILTER (WHERE upto >= 0.5 * whole) / 20.0))
+    AS BIGINT)) AS p50_ms,
+  least(max(max_ms), CAST(round(exp(min(bucket) FILTER (WHERE upto >= 0.95 * whole) / 20.0))
+    AS BIGINT)) AS p95_ms,
   max(max_ms) AS max_ms, CAST(sum(total_ms) AS BIGINT) AS total_ms
 FROM sums GROUP BY function, step ORDER BY total_ms DESC, function, step;
 
 -- flaky_steps
-SELECT function, step, count(*) AS steps, count(*) FILTER (WHERE attempts > 1) AS retried,
-  count(*) FILTER (WHERE status = 'failed') AS failed,
-  count(*) FILTER (WHERE attempts > 1) / count(*) AS retried_share,
+SELECT function, step, CAST(sum(tried) AS BIGINT) AS steps, CAST(sum(retried) AS BIGINT) AS retried,
+  CAST(sum(failed) AS BIGINT) AS failed, sum(retried) / sum(tried) AS retried_share,
   CAST(sum(attempts) AS BIGINT) AS attempts
-FROM {steps} WHERE status IN ('completed', 'failed') GROUP BY function, step
-HAVING retried > 0 OR failed > 0
+FROM {step_sums} GROUP BY function, step
+HAVING sum(retried) > 0 OR sum(failed) > 0
 ORDER BY retried_share DESC, failed DESC, function, step;
 
 -- run_timeline
