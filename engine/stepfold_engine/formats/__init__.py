@@ -1,9 +1,13 @@
-"""Events as anybody may write them: our Avro, CloudEvents, plain JSON; told apart by record."""
+"""Events as anybody may write them: our Avro, CloudEvents, Confluent's format, plain JSON.
+
+They are told apart by record.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 from stepfold_engine.formats import cloud, plain
+from stepfold_engine.formats.confluent import Schemas, is_framed, read_event_framed
 from stepfold_schemas import codec
 from stepfold_schemas.codec import UndecodableError
 from stepfold_schemas.events import Event, InvalidEventError
@@ -11,10 +15,11 @@ from stepfold_schemas.events import Event, InvalidEventError
 Headers = Sequence[tuple[str, bytes]]
 
 
-def read_event(value: bytes, headers: Headers = ()) -> Event:
+def read_event(value: bytes, headers: Headers = (), schemas: Schemas | None = None) -> Event:
     """Read an event from a record of the ``events`` topic.
 
-    What its format cannot say is left out: id "", ts 0.
+    What its format cannot say is left out: id "", ts 0. ``schemas`` are those of a registry, if
+    one is used.
 
     Raises:
         UndecodableError: it is none of the formats, or damaged, or something is missing.
@@ -25,6 +30,8 @@ def read_event(value: bytes, headers: Headers = ()) -> Event:
     try:
         if cloud.VERSION_HEADER in said:
             return cloud.of_headers(said, value)
+        if is_framed(value):
+            return read_event_framed(value, schemas)
         return _of_json(value, said)
     except InvalidEventError as error:
         raise UndecodableError(str(error)) from error

@@ -20,10 +20,17 @@ from datetime import UTC, datetime
 from typing import cast
 
 from stepfold_engine.formats.plain import parse_json, written
-from stepfold_schemas.events import Event, InvalidEventError
+from stepfold_engine.spans import sender_of, traceparent
+from stepfold_schemas.events import (
+    EVENT_TS_MAX_MS,
+    EVENT_TS_MIN_MS,
+    Event,
+    InvalidEventError,
+)
 
 STRUCTURED = "application/cloudevents"
 VERSION_HEADER = "ce_specversion"
+SOURCE = "stepfold"
 REQUIRED = ("specversion", "type", "source", "id")
 _DATA = ("data", "data_base64")
 
@@ -41,6 +48,26 @@ def of_headers(headers: Mapping[str, bytes], value: bytes) -> Event:
     }
     kind = _header("content-type", headers.get("content-type", b""))
     return _event(attributes, _data_of(value, kind))
+
+
+def headers_of(event: Event) -> tuple[tuple[str, bytes], ...]:
+    """Return the headers of binary mode for an event that is written as our Avro.
+
+    To who knows CloudEvents, the whole of our event is the data.
+    """
+    event_id = event.id or event.internal
+    said = {
+        VERSION_HEADER: "1.0",
+        "ce_type": event.name,
+        "ce_source": SOURCE,
+        "ce_id": event_id,
+        "content-type": "application/avro",
+    }
+    if EVENT_TS_MIN_MS <= event.ts <= EVENT_TS_MAX_MS:
+        said["ce_time"] = datetime.fromtimestamp(event.ts / 1000, UTC).isoformat()
+    if (sender := sender_of(event_id)) is not None:
+        said["traceparent"] = traceparent(sender)
+    return tuple((name, text.encode()) for name, text in said.items())
 
 
 def of_json(given: Mapping[str, object]) -> Event:

@@ -80,13 +80,20 @@ def document(names: TopicNames, servers: Sequence[str], release: str) -> dict[st
         "components": {
             "messages": _messages(newest),
             "schemas": {
-                name: {"schemaFormat": AVRO, "schema": schema} for name, schema in newest.items()
+                name: {"schemaFormat": AVRO, "schema": schema}
+                for name, schema in (newest | _older()).items()
             },
         },
     }
 
 
-def _newest() -> Mapping[str, dict[str, Any]]:
+def _older() -> dict[str, dict[str, Any]]:
+    """Return the schemas that a journal may still hold values of, by class and version."""
+    newest = _newest().values()
+    return {name: schema for name, schema in codec.schema_files().items() if schema not in newest}
+
+
+def _newest() -> dict[str, dict[str, Any]]:
     """Return the newest schema of each class."""
     versions: dict[str, tuple[int, dict[str, Any]]] = {}
     for name, schema in codec.schema_files().items():
@@ -134,7 +141,10 @@ def _messages(newest: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
             "payload": {},
         },
         "Event": _own(
-            "An event as stepfold writes it, keyed by its id.", "Event", _texts("name", "id")
+            "An event as stepfold writes it, keyed by its id; also a CloudEvent in binary mode"
+            " whose data is the whole event. traceparent (W3C) names the run that sent it.",
+            "Event",
+            _texts("name", "id", *_CLOUD, "traceparent"),
         ),
         "Decision": _own(
             "One decision. Its entries are themselves in single-object encoding, of the schemas"

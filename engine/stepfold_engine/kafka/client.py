@@ -10,34 +10,48 @@ What it is used for is behind small protocols; its errors are all ``KafkaError``
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
     CorruptRecordException,
+    InvalidReplicationFactorError,
+    KafkaConnectionError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     OffsetOutOfRangeError,
     RecordListTooLargeError,
     for_code,
 )
+from aiokafka.protocol.admin import ApiVersionRequest
 
 __all__ = [
     "Admin",
     "Consumer",
     "KafkaError",
     "Producer",
+    "TokenError",
+    "Tokens",
     "TopicPartition",
     "abandon",
     "connect_once",
     "is_corrupt",
     "is_too_large",
+    "may_pass",
     "out_of_range",
 ]
+
+LOOK_S = 0.1
+"""How long after it named no broker a cluster is asked again."""
+
+FENCED_S = 10.0
+"""How long the controller may take to count brokers in that have just come back."""
 
 STOP_S = 5.0
 """How long a client that is let go of may take before it is torn down."""
@@ -144,6 +158,30 @@ class Consumer(Protocol):
         ...
 
 
+class TokenError(KafkaConnectionError):  # type: ignore[misc] # it has no types
+    """There is no token to connect with now; clients try again."""
+
+
+class Tokens(AbstractTokenProvider):  # type: ignore[misc] # it has no types
+    """Gives the clients of any loop their tokens.
+
+    Args:
+        fetch: returns one, and may block for some time; raises ``TokenError``.
+        extensions: what is sent beside it.
+    """
+
+    def __init__(self, fetch: Callable[[], str], extensions: Mapping[str, str]) -> None:
+        self._fetch, self._extensions = fetch, dict(extensions)
+
+    async def token(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] # its body is empty
+        """Return a token."""
+        return await asyncio.to_thread(self._fetch)
+
+    def extensions(self) -> dict[str, str]:
+        """Return what is sent beside it."""
+        return self._extensions
+
+
 class Admin:
     """Looks at topics, makes them, and trims them."""
 
@@ -153,6 +191,17 @@ class Admin:
     async def start(self) -> None:
         """Connect."""
         await self._client.start()
+
+    async def meet(self) -> None:
+        """Wait until the cluster names a broker; cancel it to give up.
+
+        It names none for a moment when all of them have just been started, or were too slow to
+        say that they are alive; aiokafka then has nobody to ask.
+        """
+        client: Any = self._client._client  # noqa: SLF001 - the admin client shows no cluster
+        while not client.cluster.brokers():
+            await asyncio.sleep(LOOK_S)
+            await client.force_metadata_update()
 
     async def close(self) -> None:
         """Disconnect."""
@@ -171,6 +220,10 @@ class Admin:
         """Return how many brokers there are."""
         return len((await self._client.describe_cluster())["brokers"])
 
+    async def cluster(self) -> str:
+        """Return the cluster's id."""
+        return str((await self._client.describe_cluster())["cluster_id"])
+
     async def settings(self, topics: Sequence[str]) -> dict[str, dict[str, str]]:
         """Return the settings of topics, defaults included."""
         wanted = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
@@ -185,13 +238,26 @@ class Admin:
     async def make(
         self, topic: str, partitions: int, replicas: int, settings: Mapping[str, str]
     ) -> str:
-        """Make a topic; return why the broker refused, "" if it did not."""
+        """Make a topic; return why the broker refused, "" if it did not.
+
+        For some seconds, brokers are waited for that have just come back.
+        """
         new = NewTopic(topic, partitions, replicas, topic_configs=dict(settings))
-        response = await self._client.create_topics([new])
-        for _, code, *rest in response.topic_errors:
-            if code:
-                return str((rest and rest[0]) or for_code(code).__name__)
-        return ""
+        until_s = asyncio.get_running_loop().time() + FENCED_S
+        while True:
+            response = await self._client.create_topics([new])
+            refusals = [
+                (code, str((rest and rest[0]) or for_code(code).__name__))
+                for _, code, *rest in response.topic_errors
+                if code
+            ]
+            if not refusals:
+                return ""
+            code, text = refusals[0]
+            passing = code == InvalidReplicationFactorError.errno and "fenced" in text
+            if not passing or asyncio.get_running_loop().time() > until_s:
+                return text
+            await asyncio.sleep(LOOK_S)
 
     async def trim(self, partition: TopicPartition, before: int) -> None:
         """Remove records below an offset."""
@@ -273,18 +339,29 @@ async def connect_once(host: str, port: int, arguments: Mapping[str, object]) ->
     Raises:
         OSError: nothing answers there.
         ssl.SSLError: something else than TLS, or a certificate that is not trusted.
-        KafkaError: the broker refused.
+        KafkaError: the broker refused, or does not answer.
     """
     taken = {"bootstrap_servers", "metadata_max_age_ms", "retry_backoff_ms"}
     given: dict[str, Any] = {k: v for k, v in arguments.items() if k not in taken}
     given["max_idle_ms"] = given.pop("connections_max_idle_ms")
     connection = await create_conn(host, port, **given)
-    connection.close()
+    try:
+        # That a token was not taken is said in answer to the next request only.
+        answer: Any = await connection.send(ApiVersionRequest())
+        if answer.error_code:
+            raise for_code(answer.error_code)("the broker did not let this client in")
+    finally:
+        connection.close()
 
 
 def is_too_large(error: BaseException) -> bool:
     """Say whether a broker refused a batch for its size: nothing of it was written."""
     return isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError)
+
+
+def may_pass(error: KafkaError) -> bool:
+    """Say whether the same question may be answered a little later."""
+    return error.retriable or isinstance(error, KafkaTimeoutError)
 
 
 def is_corrupt(error: BaseException) -> bool:

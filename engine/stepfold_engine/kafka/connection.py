@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stepfold_engine.errors import LogError, LogSettingError
-from stepfold_engine.kafka.client import Admin, KafkaError, connect_once
+from stepfold_engine.kafka.client import Admin, KafkaError, TokenError, Tokens, connect_once
+from stepfold_engine.kafka.oauth import TokenSource
 from stepfold_engine.kafka.properties import ClientProperties
 
 REQUEST_MS = 10_000
 REACH_MS_MAX = 10_000
-MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
@@ -53,6 +54,10 @@ def _sasl(properties: ClientProperties) -> dict[str, object]:
     mechanism = properties.text("sasl.mechanism", "PLAIN").upper()
     if mechanism not in MECHANISMS:
         raise LogSettingError("sasl.mechanism", f"{mechanism!r} is not one of {_or(MECHANISMS)}")
+    if mechanism == "OAUTHBEARER":
+        source = TokenSource(properties)
+        tokens = Tokens(source.token, source.extensions)
+        return {"sasl_mechanism": mechanism, "sasl_oauth_token_provider": tokens}
     for name in ("sasl.username", "sasl.password"):
         if not properties.text(name):
             raise LogSettingError(name, f"it is missing; {mechanism} needs it")
@@ -120,6 +125,14 @@ async def connected_admin(properties: ClientProperties) -> Admin:
         text = "the broker closed the connection; does that port want another security.protocol"
         protocol = arguments["security_protocol"]
         raise LogError(f"{server}: {text} than {protocol}? ({error})") from error
+    limit_ms = int(str(arguments["request_timeout_ms"]))
+    try:
+        async with asyncio.timeout(limit_ms / 1000):
+            await admin.meet()
+    except TimeoutError as error:
+        await admin.close()
+        text = "the cluster has named no broker that is alive"
+        raise LogError(f"{server}: {text} for {limit_ms} ms (request.timeout.ms)") from error
     return admin
 
 
@@ -142,8 +155,12 @@ def _why(error: BaseException, properties: ClientProperties) -> str:
             return f"its certificate is not trusted (ssl.ca.location): {error}"
         case ssl.SSLError():
             return f"no TLS there (security.protocol is {protocol}): {error}"
+        case TokenError():
+            return str(error.args[0])
         case _ if "Mechanism" in name:
             return f"it does not take this sasl.mechanism: {error}"
+        case KafkaError() if properties.text("sasl.mechanism").upper() == "OAUTHBEARER":
+            return f"it refused the token (sasl.oauthbearer.*), or wants none: {error}"
         case _ if "Authentication" in name or "Sasl" in name:
             return f"it refused sasl.username and sasl.password: {error}"
         case KafkaError() | TimeoutError() | ConnectionResetError() | ConnectionAbortedError():

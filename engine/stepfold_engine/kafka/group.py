@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from stepfold_engine.errors import LogError
 from stepfold_engine.kafka.client import KafkaError
 from stepfold_engine.kafka.connection import client_arguments
-from stepfold_engine.kafka.membership import Member, MemberOptions, ReplacedError
+from stepfold_engine.kafka.membership import Member, MemberOptions, ReplacedError, Told
 from stepfold_engine.kafka.properties import ClientProperties
 from stepfold_engine.kafka.topics import TopicNames
 from stepfold_engine.log.base import JOURNAL
@@ -101,6 +101,13 @@ class GroupAssignment:
                 _log.warning("the group %s cannot be asked: %r", self._options.group, error)
                 await asyncio.sleep(AGAIN_S)
         return False
+
+    async def tell(self, told: Told) -> None:
+        """Tell the group how far this process's partitions have read, for lag tools."""
+        try:
+            await self._ask(lambda member: member.tell(told))
+        except KafkaError as error:
+            _log.warning("the group %s is not told how far is read: %r", self._options.group, error)
 
     async def _ask(self, question: Callable[[Member], Coroutine[Any, Any, _T]]) -> _T:
         """Ask the member, in its thread."""

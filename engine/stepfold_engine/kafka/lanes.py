@@ -170,7 +170,7 @@ class Lanes:
                 now_s = asyncio.get_running_loop().time()
                 if now_s + START_AGAIN_S > deadline_s:
                     text = f"{target}: no broker answers, nothing was written"
-                    raise AppendRefusedError(f"{text} ({error})") from error
+                    raise AppendRefusedError(f"{text} ({error!r})") from error
                 await asyncio.sleep(START_AGAIN_S)
 
     async def _send_some(

@@ -1,20 +1,24 @@
 """The log on Kafka (``log.base.Log``): a topic for each of ours, every append acknowledged by all.
 
-Appends go through ``lanes``, reads near the end through ``tails``, all others through ``points``.
+Appends go through ``lanes``, reads near the end through ``tails``, all others through ``points``,
+or ``chunks`` if they are of topics that every partition of the process reads.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from stepfold_engine.errors import AppendRefusedError, LogError
+from stepfold_engine.kafka.chunks import Chunks
 from stepfold_engine.kafka.client import (
+    LOOK_S,
     Admin,
     Consumer,
     KafkaError,
     TopicPartition,
+    may_pass,
     out_of_range,
     start_consumer,
 )
@@ -24,7 +28,7 @@ from stepfold_engine.kafka.points import Points
 from stepfold_engine.kafka.producers import Producers
 from stepfold_engine.kafka.properties import ClientProperties
 from stepfold_engine.kafka.tails import Tails
-from stepfold_engine.kafka.topics import BATCH_BYTES_MAX, TopicNames, check
+from stepfold_engine.kafka.topics import BATCH_BYTES_MAX, TopicNames, check, existing_topics
 from stepfold_engine.log.base import (
     INBOX,
     JOURNAL,
@@ -37,8 +41,12 @@ from stepfold_engine.log.base import (
 
 _log = logging.getLogger("stepfold")
 
+_T = TypeVar("_T")
+
 DELIVERY_MS = 30_000
 ASK_S = 30.0
+SHARED_BYTES = 256 << 10
+"""How much is fetched at once of what all partitions read: each may be at another place."""
 _OWNED = (INBOX, JOURNAL)
 
 
@@ -78,12 +86,17 @@ class KafkaLog:
         self._lanes = Lanes(self._producers, now_ms, delivery_s)
         reading = arguments | {"client_rack": properties.text("client.rack") or None}
         self._points, self._tails = Points(reading), Tails(reading)
+        self._chunks = Chunks(Points(reading, SHARED_BYTES))
         self._places: dict[str, list[_Place]] = {}
         self._closed = False
 
     @classmethod
     async def connect(
-        cls, properties: ClientProperties, names: TopicNames, now_ms: Callable[[], int]
+        cls,
+        properties: ClientProperties,
+        names: TopicNames,
+        now_ms: Callable[[], int],
+        existing: Mapping[str, str] = {},
     ) -> Self:
         """Connect to the cluster and look at the topics.
 
@@ -91,9 +104,10 @@ class KafkaLog:
             properties: of the clients.
             names: of the topics, which must be there.
             now_ms: stamps records, if their topic does not take the broker's time.
+            existing: topics of others that are read, by what they are called here.
 
         Raises:
-            LogError: no broker can be used, or a topic is not as it must be.
+            LogError: no broker can be used, a topic is missing, or is not as it must be.
         """
         admin = await connected_admin(properties)
         try:
@@ -104,10 +118,10 @@ class KafkaLog:
             for topic in TOPICS:
                 name = names.of(topic)
                 limit = int(found.settings[name]["max.message.bytes"])
-                log._places[topic] = [
-                    _Place(Target(topic, name, number, limit), TopicPartition(name, number))
-                    for number in range(found.partitions(name))
-                ]
+                log._add(topic, name, found.partitions(name), limit)
+            for topic, count in (await existing_topics(admin, existing.values())).items():
+                for called in [c for c, name in existing.items() if name == topic]:
+                    log._add(called, topic, count, 0)
             log._asker = await start_consumer(client_arguments(properties))
         except BaseException as error:
             await admin.close()
@@ -115,6 +129,12 @@ class KafkaLog:
                 raise LogError(f"the log cannot be opened: {error!r}") from error
             raise
         return log
+
+    def _add(self, topic: str, name: str, count: int, bytes_max: int) -> None:
+        self._places[topic] = [
+            _Place(Target(topic, name, number, bytes_max), TopicPartition(name, number))
+            for number in range(count)
+        ]
 
     async def partitions(self, topic: str) -> int:
         """Return how many partitions a topic had when the log was opened."""
@@ -153,10 +173,9 @@ class KafkaLog:
         if before <= bounds.start:
             return
         try:
-            async with asyncio.timeout(ASK_S):
-                await self._admin.trim(place.where, before)
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise LogError(f"{place.target} was not trimmed: {error!r}") from error
+            await _answer(place, lambda: self._admin.trim(place.where, before))
+        except LogError as error:
+            raise LogError(f"{place.target} was not trimmed: {error}") from error
         place.start = max(place.start, before)
         if (tail := self._tails.get(place.where)) is not None:
             tail.forget_below(before)
@@ -193,12 +212,13 @@ class KafkaLog:
             return Batch(*tail.from_offset(offset, bytes_max), place.start)
         if offset >= place.end and not self._closed:
             await self._ask(place)
+        points = self._points if place.target.topic in _OWNED else self._chunks
         while not self._closed:
             first = max(offset, place.start)
             if first >= place.end:
                 break
             try:
-                records, after = await self._points.read(place.where, first, place.end, bytes_max)
+                records, after = await points.read(place.where, first, place.end, bytes_max)
             except KafkaError as error:
                 if not out_of_range(error):
                     raise LogError(f"{place.target} cannot be read: {error!r}") from error
@@ -213,14 +233,13 @@ class KafkaLog:
 
     async def _ask(self, place: _Place) -> None:
         """Ask the partition's leader for its bounds."""
-        try:
-            async with asyncio.timeout(ASK_S):
-                starts, ends = await asyncio.gather(
-                    self._asker.beginning_offsets([place.where]),
-                    self._asker.end_offsets([place.where]),
-                )
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise LogError(f"{place.target}: no broker answers ({error!r})") from error
+        starts, ends = await _answer(
+            place,
+            lambda: asyncio.gather(
+                self._asker.beginning_offsets([place.where]),
+                self._asker.end_offsets([place.where]),
+            ),
+        )
         place.start = max(place.start, starts[place.where])
         place.end = max(place.end, ends[place.where])
 
@@ -235,11 +254,7 @@ class KafkaLog:
         place = self._place(topic, partition)
         if at_ms <= 0:
             return (await self.bounds(topic, partition)).start
-        try:
-            async with asyncio.timeout(ASK_S):
-                found = await self._asker.offsets_for_times({place.where: at_ms})
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise LogError(f"{place.target}: no broker answers ({error!r})") from error
+        found = await _answer(place, lambda: self._asker.offsets_for_times({place.where: at_ms}))
         at = found.get(place.where)
         return at.offset if at is not None else (await self.bounds(topic, partition)).end
 
@@ -252,5 +267,24 @@ class KafkaLog:
         await self._tails.close()
         await self._producers.close()
         await self._points.close()
+        await self._chunks.close()
         await self._asker.stop()
         await self._admin.close()
+
+
+async def _answer(place: _Place, ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask until a broker answers, also over requests that time out while one is gone."""
+    latest: KafkaError | None = None
+    try:
+        async with asyncio.timeout(ASK_S):
+            while True:
+                try:
+                    return await ask()
+                except KafkaError as error:
+                    if not may_pass(error):
+                        raise
+                    latest = error
+                await asyncio.sleep(LOOK_S)
+    except (KafkaError, OSError, TimeoutError) as error:
+        text = f"no broker answers ({latest or error!r})"
+        raise LogError(f"{place.target}: {text}") from error

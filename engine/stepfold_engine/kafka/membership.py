@@ -10,15 +10,21 @@ them, as far as can be (the sticky assignor).
 # pyright: reportUnknownParameterType=false
 
 import asyncio
-import time
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from stepfold_engine.kafka.progress import Place, least, read, written
+from stepfold_engine.kafka.standing import Standing, is_replaced
+
+_log = logging.getLogger("stepfold")
 
 POLL_S = 0.3
 
@@ -40,6 +46,25 @@ class MemberOptions:
     name: str
     session_ms: int
     heartbeat_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How far the partitions of a process have read.
+
+    Attributes:
+        inbox: the topic's name in Kafka; it has ``partitions``.
+        places: all partitions that events are read from, in an order that is the same everywhere.
+        owners: of each partition of this process, the next offset in its inbox, and those in
+            ``places``, as far as they are known.
+        common: those of ``places`` that this process commits for all.
+    """
+
+    inbox: str
+    partitions: int
+    places: Sequence[Place]
+    owners: Mapping[int, tuple[int, Mapping[Place, int]]]
+    common: Sequence[Place]
 
 
 class ReplacedError(Exception):
@@ -75,7 +100,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # it has no types
         }
         self._consumer: Any = AIOKafkaConsumer(**cast("dict[str, Any]", {**arguments, **more}))
         self._consumer.subscribe([options.topic], listener=self)
-        self._heard_s = time.monotonic()
+        self._standing = Standing(options.group, -1, "", options.name)
         self._joined = False
         self._sharing = True
         self._confirming = asyncio.Lock()
@@ -89,20 +114,6 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # it has no types
             KafkaError: it cannot.
         """
         await self._consumer.start()
-        self._listen()
-
-    def _listen(self) -> None:
-        """Note when the group was last heard of."""
-        coordinator = self._consumer._coordinator  # noqa: SLF001 - there is no other way to know
-        beat = coordinator._do_heartbeat  # noqa: SLF001 - as above
-
-        async def heartbeat() -> bool:
-            good = bool(await beat())
-            if good:
-                self._heard_s = time.monotonic()
-            return good
-
-        coordinator._do_heartbeat = heartbeat  # noqa: SLF001 - as above
 
     async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride] - or so
         self, revoked: Iterable[TopicPartition]
@@ -110,23 +121,33 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # it has no types
         """Hear that the group shares out anew. What it had stays a member's until it is told."""
         del revoked
         self._sharing = True
-        coordinator = self._consumer._coordinator  # noqa: SLF001 - as above
-        dropped = self._joined and not coordinator.member_id
-        silent_s = time.monotonic() - self._heard_s
-        if self._options.name and dropped and silent_s < self._options.session_ms / 2000:
-            # The group dropped a member that it has just heard of: it has another of that name.
-            # To join again would drop that one, for ever in turns; so this stays here.
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - there is no other way to know
+        dropped = self._standing.name and self._joined and not coordinator.member_id
+        # It was silent for too long, or another has its name. To join again would drop that one,
+        # for ever in turns; so this stays here.
+        if dropped and await self._is_replaced(coordinator):
             self._replaced.set()
             await asyncio.get_running_loop().create_future()
+
+    async def _is_replaced(self, coordinator: Any) -> bool:
+        while True:
+            try:
+                async with asyncio.timeout(self._options.session_ms / 1000):
+                    return await is_replaced(coordinator, self._standing)
+            except (KafkaError, TimeoutError) as error:
+                _log.warning("the group %s cannot be asked: %r", self._options.group, error)
+                await asyncio.sleep(POLL_S)
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Hear what is this member's from now on."""
         found = set(assigned)
         self._consumer.pause(*found)  # only the assignment is wanted
         # Of two that believe to have a partition, the assignor believes the later one.
-        generation = self._consumer._coordinator.generation  # noqa: SLF001 - as above
-        self._assignor.on_generation_assignment(generation)
-        self._heard_s = time.monotonic()
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - as above
+        self._assignor.on_generation_assignment(coordinator.generation)
+        self._standing = replace(
+            self._standing, generation=coordinator.generation, member=coordinator.member_id
+        )
         self._joined, self._sharing = True, False
         self._assigned(frozenset(p.partition for p in found))
         self._round.set()
@@ -174,6 +195,37 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # it has no types
                     await next_round.wait()
                 else:
                     return True
+
+    async def tell(self, told: Told) -> None:
+        """Commit how far this member's partitions, and with them the namespace, have read.
+
+        While the group shares out anew nothing is told.
+
+        Raises:
+            KafkaError: the group cannot be told.
+        """
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - partitions of others are refused
+        inbox = [TopicPartition(told.inbox, number) for number in range(told.partitions)]
+        async with self._confirming:
+            if self._sharing:
+                return
+            mine = {
+                inbox[number]: OffsetAndMetadata(offset, written(told.places, positions))
+                for number, (offset, positions) in told.owners.items()
+            }
+            assignment, next_round = self._consumer._subscription.subscription, self._round  # noqa: SLF001
+            try:
+                await coordinator.commit_offsets(assignment.assignment, mine)
+                known = await coordinator.fetch_committed_offsets(inbox)
+                said = [read(told.places, known[p].metadata) if p in known else {} for p in inbox]
+                common = {
+                    TopicPartition(*place): OffsetAndMetadata(offset, "")
+                    for place in told.common
+                    if (offset := least(place, said)) is not None
+                }
+                await coordinator.commit_offsets(assignment.assignment, common)
+            except (CommitFailedError, IllegalStateError):
+                await next_round.wait()
 
     async def stop(self) -> None:
         """Leave; one with a name keeps its partitions until its session ends."""

@@ -45,10 +45,11 @@ class Points:
 
     Args:
         arguments: what consumers are made with.
+        fetch_bytes: how much is fetched at once.
     """
 
-    def __init__(self, arguments: Mapping[str, object]) -> None:
-        self._arguments = arguments
+    def __init__(self, arguments: Mapping[str, object], fetch_bytes: int = FETCH_BYTES) -> None:
+        self._arguments, self._fetch_bytes = arguments, fetch_bytes
         self._idle: list[_Point] = []
         self._free = asyncio.Semaphore(POINTS_MAX)
 
@@ -94,7 +95,7 @@ class Points:
             consumer = await start_consumer(
                 self._arguments,
                 fetch_max_wait_ms=FETCH_WAIT_MS,
-                max_partition_fetch_bytes=FETCH_BYTES,
+                max_partition_fetch_bytes=self._fetch_bytes,
             )
         except (KafkaError, OSError) as error:
             if near:

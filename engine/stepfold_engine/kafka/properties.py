@@ -19,9 +19,16 @@ KNOWN = {
     "client.id": "how brokers name this client in their logs and metrics",
     "client.rack": "the rack of this client: it reads from replicas near by",
     "security.protocol": "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
-    "sasl.mechanism": "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+    "sasl.mechanism": "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
     "sasl.username": "",
     "sasl.password": "",
+    "sasl.oauthbearer.method": "oidc: a token is asked for with the client's credentials",
+    "sasl.oauthbearer.token.endpoint.url": "where it is asked for",
+    "sasl.oauthbearer.client.id": "who asks",
+    "sasl.oauthbearer.client.secret": "",
+    "sasl.oauthbearer.scope": "what is asked for",
+    "sasl.oauthbearer.extensions": "sent beside the token: name=value, comma-separated",
+    "https.ca.location": "a PEM file of the authorities that the token endpoint is checked by",
     "ssl.ca.location": "a PEM file of the authorities that brokers' certificates are checked by",
     "ssl.certificate.location": "a PEM file of this client's certificate",
     "ssl.key.location": "a PEM file of its key",
@@ -35,6 +42,14 @@ KNOWN = {
     "compression.type": "of what is written: none or gzip",
     "session.timeout.ms": "how long a process may be silent before others get its partitions",
     "heartbeat.interval.ms": "how often a process says that it lives",
+    "schema.registry.url": "of a schema registry; several, comma-separated, are tried in turn",
+    "basic.auth.credentials.source": "of the registry: USER_INFO, URL or SASL_INHERIT",
+    "basic.auth.user.info": "of the registry: USER:PASSWORD",
+    "bearer.auth.token": "of the registry, in place of a user and password",
+    "schema.registry.ssl.ca.location": "a PEM file of the authorities that it is checked by",
+    "schema.registry.ssl.certificate.location": "a PEM file of this client's certificate for it",
+    "schema.registry.ssl.key.location": "a PEM file of that certificate's key",
+    "schema.registry.ssl.key.password": "of that key",
 }
 
 ALIASES = {
@@ -42,12 +57,15 @@ ALIASES = {
     "sasl.mechanisms": "sasl.mechanism",
     "compression.codec": "compression.type",
     "message.timeout.ms": "delivery.timeout.ms",
+    "schema.registry.basic.auth.user.info": "basic.auth.user.info",
+    "schema.registry.basic.auth.credentials.source": "basic.auth.credentials.source",
 }
 
 _INSTEAD = {
     "sasl.jaas.config": "give sasl.username and sasl.password",
     "ssl.truststore.location": "give ssl.ca.location, a PEM file",
     "ssl.keystore.location": "give ssl.certificate.location and ssl.key.location, PEM files",
+    "schema.registry.ssl.truststore.location": "give schema.registry.ssl.ca.location, a PEM file",
     "group.instance.id": "it is the name of the node",
     "group.id": "it follows from the namespace",
     "acks": "it is always all",
@@ -55,7 +73,17 @@ _INSTEAD = {
     "max.request.size": "it follows from the topics' max.message.bytes",
 }
 
-SECRETS = frozenset({"sasl.password", "ssl.key.password"})
+SECRETS = frozenset(
+    {
+        "sasl.password",
+        "sasl.oauthbearer.client.secret",
+        "ssl.key.password",
+        "schema.registry.url",  # it may hold a password
+        "basic.auth.user.info",
+        "bearer.auth.token",
+        "schema.registry.ssl.key.password",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

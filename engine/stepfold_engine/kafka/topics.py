@@ -6,7 +6,7 @@ never by the broker's clock; events and dead letters are kept as long as their t
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stepfold_engine.errors import LogError, LogSettingError
@@ -23,7 +23,13 @@ from stepfold_engine.log.base import (
 EVENTS_PREFIX = "stepfold"
 """Events are shared by all apps of a cluster, so their topic is not named by the namespace."""
 
-KEEP_MS = 30 * 86_400_000
+DAY_MS = 86_400_000
+KEEP_MS = 30 * DAY_MS
+KEEP_MS_MIN = DAY_MS
+"""Events that are kept shorter are lost to who is away for a night, and ids are known as long."""
+
+PARTITIONS = 12
+REPLICAS = 3
 BATCH_BYTES_MAX = RECORD_BYTES_MAX + (1 << 20)
 """The ``max.message.bytes`` of a topic: the largest record, and room for what is around it."""
 
@@ -96,14 +102,34 @@ class Layout:
         keep_ms: how long events and dead letters are kept.
     """
 
-    partitions: int = 12
-    events: int = 12
-    replicas: int = 3
+    partitions: int = PARTITIONS
+    events: int = PARTITIONS
+    replicas: int = REPLICAS
     keep_ms: int = KEEP_MS
 
     def partitions_of(self, topic: str) -> int:
         """Return how many partitions a topic is made with."""
         return self.events if topic == EVENTS else self.partitions
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody wants of a ``Layout``; None is whatever is there, or the usual."""
+
+    partitions: int | None = None
+    events: int | None = None
+    replicas: int | None = None
+    keep_ms: int | None = None
+
+    def layout(self, found: "Found", names: TopicNames, brokers: int) -> Layout:
+        """Return how topics that are missing are made, beside those that there are."""
+        there = [found.partitions(names.of(topic)) for topic in (JOURNAL, INBOX, DEAD_LETTERS)]
+        return Layout(
+            self.partitions or next(filter(None, there), PARTITIONS),
+            self.events or PARTITIONS,
+            self.replicas or min(REPLICAS, brokers),
+            self.keep_ms or KEEP_MS,
+        )
 
 
 def settings_of(topic: str, layout: Layout) -> dict[str, str]:
@@ -120,18 +146,23 @@ def settings_of(topic: str, layout: Layout) -> dict[str, str]:
     }
 
 
-async def create(admin: Admin, names: TopicNames, layout: Layout) -> list[str]:
+async def create(admin: Admin, names: TopicNames, asked: Asked) -> list[str]:
     """Make the topics that are missing; return the names of those that were made.
 
     Raises:
-        LogError: the broker refuses one, or they are not ready in time.
+        LogError: those that there are have other numbers of partitions than was asked, and nothing
+            was made; or the broker refuses one, or they are not ready in time.
     """
+    found = await describe(admin, names)
+    if others := [str(d) for d in unlike(found, names, asked) if d.fatal]:
+        hint = "No topic was made. Ask for what is there, or make another namespace"
+        raise LogError(f"{'; '.join(others)}. {hint}")
     try:
-        known = await admin.replicas(names.all)
+        layout = asked.layout(found, names, await admin.brokers())
         made: list[str] = []
         for topic in TOPICS:
             name = names.of(topic)
-            if name in known:
+            if name in found.replicas:
                 continue
             count, settings = layout.partitions_of(topic), settings_of(topic, layout)
             refusal = await admin.make(name, count, layout.replicas, settings)
@@ -205,7 +236,34 @@ def differences(found: Found, names: TopicNames) -> list[Difference]:
             what = f"it has {count} partitions, {names.of(JOURNAL)} has {journal}"
             said.append(Difference(name, what, fatal=True))
         replicas = min(found.replicas[name])
-        said += _setting_differences(topic, name, found.settings.get(name, {}), replicas)
+        settings = found.settings.get(name, {})
+        said += _setting_differences(topic, name, settings, replicas)
+        if topic in (EVENTS, DEAD_LETTERS):
+            said += _kept_briefly(topic, name, settings)
+    return said
+
+
+def unlike(found: Found, names: TopicNames, asked: Asked) -> list[Difference]:
+    """Say what topics that there are have not as it was asked; numbers of partitions are fatal."""
+    said: list[Difference] = []
+
+    def compare(topic: str, what: str, has: object, wanted: object, *, fatal: bool) -> None:
+        if wanted is not None and str(has) != str(wanted):
+            text = f"{what} is {has}, {wanted} was asked for"
+            said.append(Difference(names.of(topic), text, fatal))
+
+    for topic in TOPICS:
+        name = names.of(topic)
+        if name not in found.replicas:
+            continue
+        count = asked.events if topic == EVENTS else asked.partitions
+        compare(topic, "the number of partitions", found.partitions(name), count, fatal=True)
+        compare(
+            topic, "the number of replicas", min(found.replicas[name]), asked.replicas, fatal=False
+        )
+        if topic in (EVENTS, DEAD_LETTERS):
+            kept = found.settings.get(name, {}).get("retention.ms")
+            compare(topic, "retention.ms", kept, asked.keep_ms, fatal=False)
     return said
 
 
@@ -239,6 +297,23 @@ def _setting_differences(
     return said
 
 
+def _kept_briefly(topic: str, name: str, settings: Mapping[str, str]) -> list[Difference]:
+    """Say which settings may remove what nobody has read."""
+    lost = "is lost to a namespace without a process for that long"
+    if topic == DEAD_LETTERS:
+        lost = "can no longer be redriven"
+    said: list[str] = []
+    kept, size = _number(settings, "retention.ms"), _number(settings, "retention.bytes")
+    if 0 <= kept < KEEP_MS_MIN:
+        said.append(
+            f"retention.ms is {kept}, it should be {KEEP_MS_MIN} or more: what is older {lost}"
+        )
+    if size >= 0:
+        removed = "the oldest records of a partition that is larger are removed, read or not"
+        said.append(f"retention.bytes is {size}, it should be -1: {removed}")
+    return [Difference(name, text, fatal=False) for text in said]
+
+
 def _number(settings: Mapping[str, str], name: str) -> int:
     value = settings.get(name, "")
     return int(value) if value.lstrip("-").isdecimal() else 0
@@ -257,3 +332,21 @@ async def check(admin: Admin, names: TopicNames) -> tuple[Found, list[Difference
         hint = f"stepfold topics create --namespace {names.namespace} makes what is missing"
         raise LogError(f"{text}. {hint}")
     return found, said
+
+
+async def existing_topics(admin: Admin, topics: Iterable[str]) -> dict[str, int]:
+    """Return the number of partitions of topics that others made.
+
+    Raises:
+        LogError: one is missing.
+    """
+    wanted = sorted(set(topics))
+    if not wanted:
+        return {}
+    try:
+        found = await admin.replicas(wanted)
+    except KafkaError as error:
+        raise LogError(f"the source topics cannot be looked at: {error!r}") from error
+    if missing := [topic for topic in wanted if topic not in found]:
+        raise LogError(f"there is no topic {', '.join(missing)}; the sources file names it")
+    return {topic: len(found[topic]) for topic in wanted}

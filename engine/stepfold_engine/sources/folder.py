@@ -1,6 +1,6 @@
-"""Logs as projections read them (``stepfold_projections.source.Source``), from outside the engine.
+"""The embedded log in a folder, as projections read it.
 
-The embedded log's file may be read while its engine runs, or from a copy of its folder. Reads are
+Its file may be read while its engine runs, or from a copy of its folder. Reads are
 short, so that they never keep the engine from tidying its write-ahead log.
 """
 
@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from stepfold_engine.errors import CorruptLogError, LogError
+from stepfold_engine.intake import EVENTS_ONLY
 from stepfold_engine.log import tables
 from stepfold_engine.log.base import EVENTS, Record
-from stepfold_engine.readers import whole_event
 from stepfold_projections.source import DEAD_LETTERS, Records, SourceError
 from stepfold_schemas import codec
 from stepfold_schemas.codec import UndecodableError
@@ -26,6 +26,8 @@ _COLUMNS = "offset, at_ms, key, value, headers, crc"
 
 class FolderSource:
     """The embedded log in a folder, read only."""
+
+    name = ""
 
     def __init__(self, folder: Path) -> None:
         """Open it.
@@ -138,6 +140,6 @@ def event_bytes(record: Record, partition: int) -> bytes:
     if codec.is_ours(record.value):
         return record.value
     try:
-        return codec.encode(whole_event(record, EVENTS, partition))
+        return codec.encode(EVENTS_ONLY.event(EVENTS, partition, record))
     except (UndecodableError, LogError):
         return b""
