@@ -7,12 +7,12 @@ in without pause cannot put it off.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.timers import Due
 from stepfold_engine.errors import LogError
-from stepfold_engine.log.base import EVENTS, INBOX, Log
+from stepfold_engine.log.base import Log
 
 _log = logging.getLogger("stepfold")
 
@@ -26,9 +26,14 @@ class Alarms:
     """Watches the timers of one partition."""
 
     def __init__(
-        self, log: Log, state: Partition, ring: Callable[[], None], look_ms_max: int
+        self,
+        log: Log,
+        state: Partition,
+        ring: Callable[[], None],
+        look_ms_max: int,
+        inputs: Sequence[tuple[str, int]],
     ) -> None:
-        self._log, self._state, self._ring = log, state, ring
+        self._log, self._state, self._ring, self._inputs = log, state, ring, inputs
         self._look_s_max = look_ms_max / 1000
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
@@ -63,10 +68,8 @@ class Alarms:
     async def _fetch(self, now_ms: int) -> None:
         ends: dict[tuple[str, int], int] = {}
         try:
-            for partition in range(await self._log.partitions(EVENTS)):
-                ends[EVENTS, partition] = (await self._log.bounds(EVENTS, partition)).end
-            own = self._state.number
-            ends[INBOX, own] = (await self._log.bounds(INBOX, own)).end
+            for where in self._inputs:
+                ends[where] = (await self._log.bounds(*where)).end
         except LogError as error:
             _log.warning("partition %d: timeouts wait: %s", self._state.number, error)
             await asyncio.sleep(RETRY_S)

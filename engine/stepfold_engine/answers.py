@@ -12,11 +12,8 @@ from contextlib import contextmanager
 
 from stepfold_engine.core.fold import Cursor, follow
 from stepfold_engine.core.partition import REMEMBERED_MS
-from stepfold_engine.errors import CorruptLogError
 from stepfold_engine.log.base import JOURNAL, Log
-from stepfold_engine.ownership import last_decision
-from stepfold_schemas import codec
-from stepfold_schemas.codec import UndecodableError
+from stepfold_engine.ownership import decision_in, last_decision
 from stepfold_schemas.entries import Decision, RequestAnswered
 
 LOOK_MS = 1_000
@@ -44,7 +41,8 @@ class Tail:
             # What lay between is restated in the round at which the journal begins now.
             self._cursor = None
             return []
-        decisions = [self._decoded(record.offset, record.value) for record in batch.records]
+        number = self._number
+        decisions = [decision_in(number, record.offset, record.value) for record in batch.records]
         self._next = batch.next_offset
         return [decision for decision in decisions if follow(cursor, decision)]
 
@@ -57,17 +55,11 @@ class Tail:
         if self._next > 0:
             batch = await self._log.read(JOURNAL, self._number, self._next, bytes_max=1)
             for record in batch.records[:1]:
-                first = self._decoded(record.offset, record.value)
+                first = decision_in(self._number, record.offset, record.value)
                 self._next = record.offset
                 cursor = Cursor(first.epoch, first.seq - 1)
         self._cursor = cursor
         return cursor
-
-    def _decoded(self, offset: int, value: bytes) -> Decision:
-        try:
-            return codec.decode_decision(value)
-        except UndecodableError as error:
-            raise CorruptLogError(JOURNAL, self._number, offset, str(error)) from error
 
 
 class Answers:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from stepfold_engine.errors import RequestRefusedError
-from stepfold_engine.log.base import DEAD_LETTERS, EVENTS, Headers, Log, NewRecord, Record
+from stepfold_engine.log.base import DEAD_LETTERS, EVENTS, INBOX, Headers, Log, NewRecord, Record
 
 ERROR_HEADER = "stepfold.error"
 SOURCE_HEADER = "stepfold.source"
@@ -108,6 +108,19 @@ def _letter(partition: int, record: Record) -> DeadLetter:
     )
 
 
+def place_of(letter: DeadLetter) -> tuple[str, int, int]:
+    """Return where a letter lay: topic, partition, offset.
+
+    Raises:
+        RequestRefusedError: it does not say.
+    """
+    parts = letter.source.rsplit("-", 2)
+    if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        text = f"dead letter {letter.id} was read from nowhere that it says"
+        raise RequestRefusedError(409, text)
+    return parts[0], int(parts[1]), int(parts[2])
+
+
 async def redrive(log: Log, letter: DeadLetter, value: bytes | None = None) -> str:
     """Send an event again that could not be read, as it was or mended; return where it lies now.
 
@@ -115,15 +128,15 @@ async def redrive(log: Log, letter: DeadLetter, value: bytes | None = None) -> s
     that is sent again twice starts each function once.
 
     Raises:
-        RequestRefusedError: it was no event.
+        RequestRefusedError: it was no event of ``events``.
         LogError: the log did not take it.
     """
-    topic, _, place = letter.source.partition("-")
-    partition = place.partition("-")[0]
-    if topic != EVENTS or not partition.isdecimal():
-        text = f"dead letter {letter.id} was read from {letter.source or 'nowhere that it says'}"
-        raise RequestRefusedError(409, f"{text}; only events can be sent again")
+    topic, partition, _ = place_of(letter)
+    if topic != EVENTS:
+        text = f"dead letter {letter.id} was read from {letter.source}; only events can be sent"
+        hint = "" if topic == INBOX else f", and {topic} is no source of this process (--sources)"
+        raise RequestRefusedError(409, f"{text} again{hint}")
     headers = (*letter.headers, (REDRIVEN_HEADER, letter.source.encode()))
     record = NewRecord(letter.value if value is None else value, letter.key, headers)
-    base = await log.append(EVENTS, int(partition), [record])
+    base = await log.append(EVENTS, partition, [record])
     return f"{EVENTS}-{partition}-{'?' if base is None else base}"

@@ -7,6 +7,7 @@ EngineError
 │   │   └── LogFullError         no space, or the log's limit; goes on when there is
 │   ├── AppendUnknownError       it may have been written, or may still be
 │   ├── CorruptLogError          stored bytes are not what was written
+│   ├── NewerReleaseError        a newer release wrote it; this one cannot read it
 │   ├── LogLockedError           another process has the log open
 │   └── LogSettingError          a setting of the log cannot be used
 ├── FencedError                  another process owns the partition now
@@ -51,6 +52,22 @@ class CorruptLogError(LogError):
     def __init__(self, topic: str, partition: int, offset: int, what: str) -> None:
         super().__init__(f"{topic}/{partition} offset {offset}: {what}")
         self.topic, self.partition, self.offset = topic, partition, offset
+
+
+class NewerReleaseError(LogError):
+    """A record of an inbox or a journal is of a newer release: this process leaves the partition.
+
+    Attributes:
+        fingerprint: of the schema that is not known here.
+    """
+
+    def __init__(self, topic: str, partition: int, offset: int, fingerprint: str) -> None:
+        super().__init__(
+            f"{topic}/{partition} offset {offset} was written by a newer release of stepfold: its"
+            f" schema (fingerprint {fingerprint}) is not known here. Upgrade this process, or let a"
+            " process of the newer release own the partition; nothing is lost, and it goes on there"
+        )
+        self.fingerprint = fingerprint
 
 
 class LogLockedError(LogError):

@@ -10,6 +10,7 @@ from stepfold_schemas.entries import (
     EventMatched,
     HistoryRestated,
     LookbackFinished,
+    RerunStarted,
     RunEntry,
     RunParked,
     RunRestated,
@@ -25,6 +26,25 @@ _HISTORY: frozenset[type] = frozenset(get_args(RunEntry)) - {
 
 def facts_of(decision: Decision) -> Iterator[tuple[bytes, Fact]]:
     """Yield (run id, fact) for every run that a decision concerns, in order."""
+    for entry in decision.entries:
+        if isinstance(entry, RerunStarted) and entry.times_ms:
+            yield from _of_rerun(decision, entry)
+            return
+    yield from _as_decided(decision)
+
+
+def _of_rerun(decision: Decision, rerun: RerunStarted) -> Iterator[tuple[bytes, Fact]]:
+    """Yield the facts of a rerun's beginning; what is shared keeps the time it was recorded at."""
+    begun, times = False, iter(rerun.times_ms)
+    for run, fact in _as_decided(decision):
+        if run == rerun.run and fact.entry is rerun:
+            begun = False
+        at_ms = next(times, fact.at_ms) if run == rerun.run and begun else fact.at_ms
+        begun |= isinstance(fact.entry, RunStarted)
+        yield run, Fact(fact.seq, fact.place, at_ms, fact.entry)
+
+
+def _as_decided(decision: Decision) -> Iterator[tuple[bytes, Fact]]:
     for place, entry in enumerate(decision.entries):
         if isinstance(entry, EventMatched):
             fact = Fact(decision.seq, place, decision.at_ms, entry)

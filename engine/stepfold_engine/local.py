@@ -13,6 +13,7 @@ from pathlib import Path
 from stepfold.app import App
 from stepfold.crew import WorkerSettings
 from stepfold.events import NewEvent, wall_ms, written
+from stepfold.serving import serves_of
 from stepfold.worker import NativeWorker
 from stepfold_engine.clock import SystemClock
 from stepfold_engine.effects import Watcher
@@ -97,7 +98,7 @@ async def running_app(
     def make(native: Native) -> NativeWorker:
         nonlocal worker
         worker = threaded_worker(app, native, settings)
-        native.serves = lambda function: function in app.functions
+        native.serves = serves_of(lambda: app.functions)
         return worker
 
     try:

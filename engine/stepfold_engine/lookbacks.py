@@ -8,8 +8,7 @@ is seen live.
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stepfold_engine.core.inputs import EventArrived, LookbackEnded
@@ -17,9 +16,9 @@ from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.patterns import matches
 from stepfold_engine.core.run import Run
 from stepfold_engine.errors import FencedError, LogError
-from stepfold_engine.log.base import EVENTS, Log, Record
+from stepfold_engine.intake import Input, Intake
+from stepfold_engine.log.base import Log, Record
 from stepfold_engine.owner import Owner
-from stepfold_engine.readers import event_of
 from stepfold_schemas import codec
 from stepfold_schemas.codec import UndecodableError
 from stepfold_schemas.entries import Condition, RunStarted, WaitBegan
@@ -34,8 +33,10 @@ NEVER_MS = 1 << 62
 class LogLookbacks:
     """Searches the events of the log (``effects.Lookbacks``)."""
 
-    def __init__(self, log: Log, matching: Matching, events: int) -> None:
-        self._log, self._matching, self._partitions = log, matching, events
+    def __init__(
+        self, log: Log, matching: Matching, intake: Intake, inputs: Sequence[Input]
+    ) -> None:
+        self._log, self._matching, self._intake, self._inputs = log, matching, intake, inputs
         self._tasks: asyncio.TaskGroup | None = None
         self.looked_back: Callable[[Owner, bytes], None] = lambda _owner, _run: None
 
@@ -56,7 +57,7 @@ class LogLookbacks:
         """
         spec = owner.state.functions.get(entry.function)
         asked_for = entry.invoker is not None or spec is None or spec.idempotency
-        if self._partitions == 1 and not asked_for:
+        if len(self._inputs) == 1 and not asked_for:
             return False
         event = event_time(entry)
         conditions = [(c.condition, c.expires_ms) for c in entry.cancellations]
@@ -86,10 +87,10 @@ class LogLookbacks:
         step: bytes,
         conditions: list[tuple[Condition, int]],
         since_ms: int,
-        begins: dict[int, int] | None = None,
+        begins: dict[Input, int] | None = None,
     ) -> None:
         assert self._tasks is not None, "bound before owners run"
-        ends = {p: owner.position(EVENTS, p) for p in range(self._partitions)}
+        ends = {place: owner.position(*place) for place in self._inputs}
         search = _Search(run, step, conditions, since_ms, begins or {}, ends)
         self._tasks.create_task(self._finish(owner, search))
 
@@ -101,8 +102,10 @@ class LogLookbacks:
         else:
             owner.submit(LookbackEnded(run, step, found.raw, found.id, found.event.name))
         if not step:
-            with suppress(FencedError):
+            try:
                 await owner.settled()
+            except FencedError:
+                return  # what was found is not recorded
             self.looked_back(owner, run)
 
     async def _search(self, owner: Owner, search: "_Search") -> EventArrived | None:
@@ -113,7 +116,7 @@ class LogLookbacks:
             try:
                 first = await self._first(owner, search, left[-1])
             except LogError as error:
-                _log.warning("looking back in events/%d waits: %s", left[-1], error)
+                _log.warning("looking back in %s/%d waits: %s", *left[-1], error)
                 await asyncio.sleep(RETRY_S)
                 continue
             left.pop()
@@ -121,17 +124,18 @@ class LogLookbacks:
                 found.append(first)
         return min(found, key=lambda e: e.at_ms, default=None)
 
-    async def _first(self, owner: Owner, search: "_Search", partition: int) -> EventArrived | None:
-        end = search.ends[partition]
-        offset = search.begins.get(partition, -1)
+    async def _first(self, owner: Owner, search: "_Search", place: Input) -> EventArrived | None:
+        end = search.ends[place]
+        offset = search.begins.get(place, -1)
         if offset < 0:
-            offset = await self._log.offset_at(EVENTS, partition, search.since_ms)
+            offset = await self._log.offset_at(*place, search.since_ms)
         while offset < end:
-            batch = await self._log.read(EVENTS, partition, offset)
+            batch = await self._log.read(*place, offset)
             for record in batch.records:
                 if record.offset >= end:
                     return None
-                arrived = self._candidate(owner, search, record, partition)
+                await self._intake.ready(place[0], record)
+                arrived = self._candidate(owner, search, record, place)
                 if arrived is not None:
                     return arrived
             if not batch.records:
@@ -140,9 +144,9 @@ class LogLookbacks:
         return None
 
     def _candidate(
-        self, owner: Owner, search: "_Search", record: Record, partition: int
+        self, owner: Owner, search: "_Search", record: Record, place: Input
     ) -> EventArrived | None:
-        name = dict(record.headers).get("name", b"").decode(errors="replace")
+        name = self._intake.said(*place, record).get("name", "")
         wanted = [
             condition
             for condition, until_ms in search.conditions
@@ -151,7 +155,7 @@ class LogLookbacks:
         if not wanted:
             return None
         try:
-            arrived = event_of(record, EVENTS, partition, owner.state)
+            arrived = self._intake.arrived(*place, record, owner.state)
         except UndecodableError:
             return None  # it lies in the dead letters
         state = owner.state.runs.get(key_of(search.run))
@@ -175,8 +179,8 @@ class _Search:
     step: bytes
     conditions: list[tuple[Condition, int]]
     since_ms: int
-    begins: dict[int, int]
-    ends: dict[int, int]
+    begins: dict[Input, int]
+    ends: dict[Input, int]
 
 
 def event_time(entry: RunStarted) -> int:

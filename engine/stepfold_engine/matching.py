@@ -1,7 +1,8 @@
-"""Expressions as the core asks for them (``core.matching.Matching``), by CEL."""
+"""Expressions as the core asks for them (``core.matching.Matching``): CEL, and cron."""
 
 from collections.abc import Mapping
 
+from stepfold_engine.crons import due_after, due_until
 from stepfold_engine.errors import InvalidOptionError
 from stepfold_engine.expressions import bind, canonical, compile_expression, holds, value_at
 from stepfold_schemas.entries import Condition
@@ -40,6 +41,14 @@ class CelMatching:
         if not found:
             raise InvalidOptionError(f"the key {expression!r} is no JSON value for this event")
         return found
+
+    def cron_after(self, cron: str, after_ms: int) -> int:
+        """Return the first time after this one at which a cron expression comes due, 0 if never."""
+        return due_after(cron, after_ms)
+
+    def cron_until(self, cron: str, first_ms: int, now_ms: int) -> int:
+        """Return the last time up to now at which it came due, given one at which it did."""
+        return due_until(cron, first_ms, now_ms)
 
     def term_value(self, event: Mapping[str, object], path: str) -> str:
         """Return the canonical text of the value at a dotted path of an event."""

@@ -7,6 +7,7 @@ only grows. All are of this process; sums over processes are the reader's.
 import contextlib
 from collections.abc import Mapping, Sequence
 from time import perf_counter
+from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -54,8 +55,13 @@ class Metrics:
         self._ended = counter("runs_ended", "Runs that ended.", "function", "status")
         self._steps = counter("steps", "Steps that have their outcome.", "function", "outcome")
         self._attempts = counter(
-            "attempts_failed", "Attempts of steps that failed and are tried again.", "function"
+            "attempts", "Attempts of steps that have ended.", "function", "outcome"
         )
+        self._events = counter(
+            "events_read", "Events that were read by the partition that is their home."
+        )
+        self._events_read: WeakKeyDictionary[Owner, int] = WeakKeyDictionary()
+        self._accepted = counter("events_accepted", "Events that this process has appended.")
         self._waits = counter("waits", "Waits for events that ended.", "outcome")
         self._rejected = counter("inputs_rejected", "Inputs that could not be read.", "topic")
         self._decisions = counter("decisions", "Records of the journal.", "partition")
@@ -76,11 +82,17 @@ class Metrics:
 
     def confirmed(self, owner: Owner, decision: Decision) -> None:
         """See a decision (``effects.Watcher``)."""
+        self._count_events(owner)
         self._decisions.labels(owner.state.number).inc()
         if any(isinstance(entry, HistoryRestated) for entry in decision.entries):
             return  # a history that is copied is no news
         for entry in decision.entries:
             self._count(owner, entry)
+
+    def _count_events(self, owner: Owner) -> None:
+        """Add what was read since the last look: most events lead to no decision."""
+        self._events.inc(owner.events_read - self._events_read.get(owner, 0))
+        self._events_read[owner] = owner.events_read
 
     def _count(self, owner: Owner, entry: Entry) -> None:
         match entry:
@@ -88,10 +100,12 @@ class Metrics:
                 self._started.labels(entry.function).inc()
             case StepCompleted():
                 self._steps.labels(_function(owner, entry.run), "completed").inc()
+                self._attempts.labels(_function(owner, entry.run), "succeeded").inc()
             case StepFailed():
                 self._steps.labels(_function(owner, entry.run), "failed").inc()
+                self._attempts.labels(_function(owner, entry.run), "failed").inc()
             case StepAttemptFailed():
-                self._attempts.labels(_function(owner, entry.run)).inc()
+                self._attempts.labels(_function(owner, entry.run), "failed").inc()
             case EventMatched():
                 self._waits.labels("event").inc(len(entry.waits))
             case WaitTimedOut():
@@ -105,7 +119,7 @@ class Metrics:
 
     def measured(self, log: Log) -> Log:
         """Return this log, with every append timed."""
-        return _MeasuredLog(log, self._append_s)
+        return _MeasuredLog(log, self._append_s, self._accepted)
 
     async def text(self, node: Node) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -114,19 +128,19 @@ class Metrics:
         self._unserved.set(len(node.native.unserved))
         for labelled in (self._runs, self._timers, self._lag, self._recovery_s):
             labelled.clear()  # another process may own what this one did
-        events = [(EVENTS, n) for n in range(await node.log.partitions(EVENTS))]
-        ends = await _ends(node.log, events)  # asked once for all partitions that read them
+        ends = await _ends(node.log, node.inputs)  # asked once for all partitions that read them
         for number, owner in sorted(node.owners.items()):
             self._look_at(number, owner)
             self._look_at_inputs(number, owner, ends | await _ends(node.log, [(INBOX, number)]))
         return generate_latest(self._registry)
 
     def _look_at(self, number: int, owner: Owner) -> None:
+        self._count_events(owner)
         state = owner.state
         active = len(state.runs.active_keys())
         self._runs.labels(number, "active").set(active)
         self._runs.labels(number, "parked").set(len(state.runs) - active)
-        self._timers.labels(number).set(len(state.timers.free) + len(state.timers.held))
+        self._timers.labels(number).set(len(state.timers))
         self._recovery_s.labels(number).set(owner.recovery_s)
 
     def _look_at_inputs(self, number: int, owner: Owner, ends: Mapping[_Input, int]) -> None:
@@ -158,8 +172,8 @@ def _status(entry: Entry) -> str:
 class _MeasuredLog:
     """A log whose appends are timed."""
 
-    def __init__(self, log: Log, seconds: Histogram) -> None:
-        self._log, self._seconds = log, seconds
+    def __init__(self, log: Log, seconds: Histogram, events: Counter) -> None:
+        self._log, self._seconds, self._events = log, seconds, events
         # What is not measured is the log's own.
         self.partitions = log.partitions
         self.offset_at = log.offset_at
@@ -171,6 +185,8 @@ class _MeasuredLog:
         begun_s = perf_counter()
         base = await self._log.append(topic, partition, records)
         self._seconds.labels(topic).observe(perf_counter() - begun_s)
+        if topic == EVENTS:
+            self._events.inc(len(records))
         return base
 
     async def read(

@@ -22,13 +22,13 @@ from stepfold_engine.core.inputs import RunReported
 from stepfold_engine.core.run import Run
 from stepfold_engine.errors import CorruptLogError, LogError
 from stepfold_engine.facts import started_in
-from stepfold_engine.histories import is_whole, read_history
+from stepfold_engine.histories import ordered, read_history
 from stepfold_engine.log.base import Log
 from stepfold_engine.owner import Owner
 from stepfold_schemas import codec
-from stepfold_schemas.entries import Operation, RunStarted
+from stepfold_schemas.entries import Operation, RerunStarted, RunStarted
 from stepfold_schemas.events import Event
-from stepfold_schemas.ids import home_of, key_of
+from stepfold_schemas.ids import home_of, key_of, time_of
 from stepfold_schemas.reports import (
     AttemptFailed,
     AttemptRunning,
@@ -59,13 +59,14 @@ class Native:
         self.log, self._publish, self._signal = log, publish, signal
         self.owners: dict[int, Owner] = {}
         self.worker: Worker | None = None
-        self.serves: Callable[[str], bool] = lambda _: False
+        self.serves: Callable[[str, str], bool] = lambda _function, _version: False
         self._loop, self._context = asyncio.get_running_loop(), contextvars.copy_context()
         self._tasks: asyncio.TaskGroup | None = None
         self._sessions: dict[bytes, int] = {}
         self._last_session = 0
         self._events: dict[bytes, list[bytes]] = {}
         self._left: dict[int, set[bytes]] = {}
+        self._left_in: dict[int, int] = {}
         self._loading: dict[bytes, Owner] = {}
         self._loads = asyncio.Semaphore(LOADS_AT_ONCE_MAX)
         self._incoming: deque[tuple[bytes, int, Sequence[ReportItem] | None]] = deque()
@@ -93,9 +94,16 @@ class Native:
         self._sessions.clear()
 
     def owns(self, owner: Owner) -> None:
-        """Take a partition's runs from now on."""
-        self.owners[owner.state.number] = owner
-        self._left.pop(owner.state.number, None)
+        """Take a partition's runs from now on.
+
+        What still goes on here since it was lost counts only if nobody else had it meanwhile: who
+        had it may have done the same.
+        """
+        number = owner.state.number
+        self.owners[number] = owner
+        if owner.state.epoch > self._left_in.pop(number, 0) + 1:
+            self.give_up(number)
+        self._left.pop(number, None)
 
     def bind(self, tasks: asyncio.TaskGroup) -> None:
         """Use this group for the tasks that read histories."""
@@ -144,7 +152,9 @@ class Native:
 
         Attempts that are under way go on: if it is won back, their outcomes are offered again.
         """
-        self.owners.pop(partition, None)
+        owner = self.owners.pop(partition, None)
+        if owner is not None:
+            self._left_in[partition] = owner.state.epoch
         for run in [run for run in self._sessions if home_of(run) == partition]:
             del self._sessions[run]
             self._events.pop(run, None)
@@ -174,9 +184,11 @@ class Native:
         if first is None:
             self._damaged(owner, run, "its beginning is missing")
             return
-        if self.worker is None or not self.serves(run.function):
+        if self.worker is None or not self.serves(run.function, run.version):
             self.unserved.add(run.id)
             return
+        if not owner.may_begin(run):
+            return  # that came to be while its history was read; a timer wakes it
         trial = owner.state.trials.running
         if self.held and key_of(run.id) not in trial:
             self._kept_back.add(run.id)
@@ -187,18 +199,19 @@ class Native:
         self._last_session += 1
         self._sessions[run.id] = self._last_session
         self._events[run.id] = first.events
-        now_ms = owner.now_ms()
         operations = run.operations.values()
-        due = {o.step: number for o in operations if (number := _due_attempt(o, now_ms))}
+        due = {o.step: number for o in operations if (number := _due_attempt(owner, run, o))}
+        seed = next((f.entry.seed for f in facts if isinstance(f.entry, RerunStarted)), b"")
         brief = RunBrief(
             run.id,
             run.function,
             self._last_session,
             run.attempt,
             [codec.decode_event(e) for e in first.events],
-            run.started_ms,
+            time_of(seed) if seed else run.started_ms,
             due,
             cautious=self.held and owner.state.trials.together == 1,
+            seed=seed,
         )
         self.worker.start(brief, facts)
 
@@ -212,7 +225,12 @@ class Native:
         return found
 
     def looked_back(self, owner: Owner, run: bytes) -> None:
-        """The search is over, and what it found is recorded."""
+        """The search is over, and what it found is recorded, if the partition was kept.
+
+        If it was lost, its next owner searches anew, in this process or another.
+        """
+        if self.owners.get(owner.state.number) is not owner:
+            return
         self._looking_back[run] = True
         self.wake(owner, run)
 
@@ -228,13 +246,13 @@ class Native:
         state = owner.state.runs.get(key_of(run))
         if state is None or state.stopped or self._loading.get(run) is owner:
             return
-        if state.waits_until_ms > owner.now_ms():
+        if not owner.may_begin(state):
             return  # a timer wakes it; what happened meanwhile is in its history then
         if state.seqs[0] > owner.confirmed_seq:
             # Its beginning, or the copy of it that a round made, has only been decided.
             self._loop.call_later(UNCONFIRMED_S, self.wake, owner, run)
             return
-        if not self.serves(state.function):
+        if not self.serves(state.function, state.version):
             self.unserved.add(run)
             return
         kept = ordered(owner.recovered.pop(key_of(run), []), state)
@@ -267,10 +285,13 @@ class Native:
             if state is None or state.stopped or self.owners.get(owner.state.number) is not owner:
                 return
             through = owner.confirmed_seq
-            if not is_whole(state.seqs, through):
+            last = max(state.seqs)
+            if last > through:
+                # It may be that its last attempt failed, or a copy that a round makes of what was
+                # confirmed before: no news are made of that, so who starts without it would never
+                # see what it holds.
                 await asyncio.sleep(UNCONFIRMED_S)
                 continue
-            last = max((s for s in state.seqs if s <= through), default=0)
             if last <= read_through:
                 # Nothing was confirmed of it while the log was read: from here on facts are
                 # delivered as they are confirmed.
@@ -358,21 +379,10 @@ class Native:
             owner.submit(RunReported(run, items, self._events.get(run, ())))
 
 
-def ordered(facts: list[Fact], run: Run) -> list[Fact]:
-    """Return a run's facts in the order in which its code must see them; none if one is missing.
-
-    A round may have copied some of them, so that they lie twice in what was read, the copies last.
-    """
-    by_seq: dict[int, list[Fact]] = {}
-    for fact in facts:
-        by_seq.setdefault(fact.seq, []).append(fact)
-    if not all(seq in by_seq for seq in run.seqs):
-        return []
-    return [fact for seq in run.seqs for fact in by_seq[seq]]
-
-
-def _due_attempt(operation: Operation, now_ms: int) -> int:
+def _due_attempt(owner: Owner, run: Run, operation: Operation) -> int:
     """Return the attempt of a step that may begin now, 0 if none may yet."""
     if operation.kind == "running":
         return operation.attempt  # it ran when the process died
-    return operation.attempt + 1 if operation.kind == "step" and operation.due_ms <= now_ms else 0
+    if operation.kind == "step" and owner.is_due(run.id, operation.step, operation.due_ms):
+        return operation.attempt + 1
+    return 0

@@ -13,20 +13,30 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from stepfold.port import Worker
+from stepfold.port import Fact, Worker
+from stepfold_engine.addresses import Addresses
 from stepfold_engine.answers import Answers
 from stepfold_engine.assignment import Alone, Assignment
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition
+from stepfold_engine.deadletters import DeadLetter, redrive
 from stepfold_engine.effects import ProcessEffects, Watcher, pending
-from stepfold_engine.errors import CorruptLogError, FencedError, LogError, RequestRefusedError
+from stepfold_engine.errors import (
+    CorruptLogError,
+    FencedError,
+    LogError,
+    NewerReleaseError,
+    RequestRefusedError,
+)
+from stepfold_engine.intake import EVENTS_ONLY, Input, Intake
 from stepfold_engine.log.base import EVENTS, JOURNAL, Log, NewRecord
 from stepfold_engine.lookbacks import LogLookbacks
 from stepfold_engine.native import Native
 from stepfold_engine.owner import Owner
 from stepfold_engine.ownership import Claimant
-from stepfold_engine.readers import event_record
+from stepfold_engine.readers import Sharing, event_record
+from stepfold_engine.reruns import Rerun, RerunAnswer
 from stepfold_engine.restating import trim_events
 from stepfold_engine.senders import request
 from stepfold_engine.settings import Settings
@@ -60,9 +70,13 @@ class Node:
         settings: limits and delays.
         assignment: which partitions to own; None for all of them, alone.
         claimant: who this process is; None for the machine's name and a new incarnation.
+        intake: reads events.
+
+    Attributes:
+        inputs: every partition that events are read from, as topic and number.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that a node is wired of
         self,
         log: Log,
         clock: Clock,
@@ -71,9 +85,11 @@ class Node:
         *,
         assignment: Assignment | None = None,
         claimant: Claimant | None = None,
+        intake: Intake = EVENTS_ONLY,
     ) -> None:
         self.log, self.clock, self.matching, self.settings = log, clock, matching, settings
-        self._assignment = assignment
+        self._assignment, self.intake = assignment, intake
+        self.inputs: list[Input] = []
         self._claimant = claimant or Claimant(socket.gethostname(), secrets.token_hex(8))
         self.owners: dict[int, Owner] = {}
         self.stopped_partitions: dict[int, str] = {}
@@ -95,9 +111,10 @@ class Node:
         """
         self.partitions = await self.log.partitions(JOURNAL)
         self._events = await self.log.partitions(EVENTS)
+        self.inputs = await self.intake.inputs(self.log)
         self.native = Native(self.log, self.publish, self.signal_from_step)
         self.owners = self.native.owners
-        self.lookbacks = LogLookbacks(self.log, self.matching, self._events)
+        self.lookbacks = LogLookbacks(self.log, self.matching, self.intake, self.inputs)
         self.lookbacks.looked_back = self.native.looked_back
         self.native.look_back = self.lookbacks.for_run
         self.answers = Answers(self.log)
@@ -106,8 +123,11 @@ class Node:
         self.suspicion = Suspicion(self.native, self.clock, self.settings, pending)
         self.effects.trial_ended = self.suspicion.look
         house = self._house()
+        left = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as tasks:
+                # Begun here: a group that ends because something failed takes no new task.
+                tasks.create_task(_end_when(left))
                 self.native.bind(tasks)
                 self.lookbacks.bind(tasks)
                 await self._open_all(house)
@@ -126,7 +146,7 @@ class Node:
                     for task in background:
                         task.cancel()
                     await self._leave_all()
-                    tasks.create_task(_cancelled())
+                    left.set()
         except* _Stop:
             pass
 
@@ -142,7 +162,8 @@ class Node:
             assignment=self._assignment or Alone(self.partitions),
             claimant=self._claimant,
             partitions=self.partitions,
-            events=self._events,
+            sharing=Sharing(self.intake, Addresses(self.intake, self.partitions)),
+            events=self.inputs,
             opened=self._opened,
             closed=self.suspicion.remove,
             stopped=self._stopped,
@@ -166,7 +187,7 @@ class Node:
             tenancy = self._tenancies[number] = Tenancy(house, number)
             try:
                 await tenancy.open()
-            except CorruptLogError as error:
+            except (CorruptLogError, NewerReleaseError) as error:
                 self._stopped(number, error)
             except (LogError, FencedError) as error:
                 _log.warning("partition %d is opened again: %s", number, error)
@@ -250,6 +271,26 @@ class Node:
         ts = event.ts or now_ms
         return Event(event.name, event.data, event.id, ts, event.user, internal, now_ms)
 
+    async def redrive(self, letter: DeadLetter, value: bytes | None = None) -> str:
+        """Send an event again that could not be read, as it was or mended.
+
+        One of an existing topic becomes an event of ``events``: its own topic is others'. Sent
+        again twice it starts each function once.
+
+        Returns:
+            where it lies now.
+
+        Raises:
+            RequestRefusedError: it was no event, or is still none.
+            LogError: the log did not take it.
+        """
+        event = await self.intake.remade(letter, letter.value if value is None else value)
+        if event is None:
+            return await redrive(self.log, letter, value)
+        partition = partition_of(event.id, self._events)
+        base = await self.log.append(EVENTS, partition, [event_record(event)])
+        return f"{EVENTS}-{partition}-{'?' if base is None else base}"
+
     async def ask(
         self, partition: int, message: Message, request_id: bytes = b""
     ) -> RequestAnswered:
@@ -294,13 +335,29 @@ class Node:
         """
         _raise_for(await self.ask(self._home(run), CancelRequested(run, reason)))
 
-    async def resume_run(self, run: bytes) -> None:
-        """Let a stopped run go on.
+    async def resume_run(self, run: bytes, asked_by: str = "", why: str = "") -> None:
+        """Let a stopped run go on; who asks for it and why is recorded.
 
         Raises:
             RequestRefusedError: there is no such run (404), or it is not stopped (409).
         """
-        _raise_for(await self.ask(self._home(run), ResumeRequested(run)))
+        _raise_for(await self.ask(self._home(run), ResumeRequested(run, asked_by, why)))
+
+    async def rerun(
+        self, asked: Rerun, facts: Sequence[Fact], *, asked_by: str, why: str
+    ) -> RerunAnswer:
+        """Start a run that shares what an old one recorded; its journal, ``facts``, is given.
+
+        Raises:
+            RequestRefusedError: there is no such step (404), the function is not in force (404),
+                or more would be shared than one request may hold (413).
+        """
+        message, request_id = asked.message(facts, asked_by, why), asked.request_id()
+        home = self._home(asked.run)
+        repeated = await self._known(home, request_id) is not None
+        answer = await self.ask(home, message, request_id)
+        _raise_for(answer)
+        return RerunAnswer(parse_ulid(str(_body(answer)["run_id"])), repeated)
 
     async def signal(self, name: str, data: bytes, request_id: bytes = b"") -> bytes | None:
         """Give a signal to its waiter; return the run that got it, None if nobody waits."""
@@ -350,5 +407,6 @@ class _Stop(Exception):  # noqa: N818 - a signal that ends the task group, not a
     """Ends the node's task group."""
 
 
-async def _cancelled() -> None:
+async def _end_when(left: asyncio.Event) -> None:
+    await left.wait()
     raise _Stop

@@ -12,15 +12,15 @@ Rules:
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from stepfold.port import Fact
 from stepfold_engine.alarms import Alarms
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.apply import apply
-from stepfold_engine.core.decide.events import event_arrived, lookback_ended
+from stepfold_engine.core.decide.events import event_arrived, found_another, lookback_ended
 from stepfold_engine.core.decide.messages import message_arrived
 from stepfold_engine.core.decide.reports import run_reported
 from stepfold_engine.core.decide.restate import history_copied
@@ -36,8 +36,13 @@ from stepfold_engine.core.inputs import (
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.run import Run
-from stepfold_engine.errors import AppendUnknownError, FencedError
-from stepfold_engine.log.base import EVENTS, Log
+from stepfold_engine.errors import (
+    AppendUnknownError,
+    FencedError,
+    InvalidOptionError,
+    LogError,
+)
+from stepfold_engine.log.base import INBOX, Log, Record
 from stepfold_engine.ownership import Claimant, Reading, claim, recover
 from stepfold_engine.settings import Settings
 from stepfold_engine.writer import CLAIM_RETRY_S, JournalWriter, in_epoch
@@ -93,15 +98,18 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class EventElsewhere:
-    """An event whose home is another partition: it matters here if somebody waits for its name.
+class EventsElsewhere:
+    """Events in a row whose home is another partition: here, those matter that are waited for.
 
-    That is decided in its turn, for an input before it may be what begins to wait. ``read`` gives
-    the event, None if it cannot be read; its home deals with that.
+    Which these are is decided in their turn, for an input before may be what begins to wait.
+
+    Attributes:
+        events: names and records.
+        read: gives an event, None if it cannot be read; its home deals with that.
     """
 
-    name: str
-    read: Callable[[], EventArrived | None]
+    events: Sequence[tuple[str, Record]]
+    read: Callable[[Record], EventArrived | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,7 @@ class Entries:
 
 
 Met = EventArrived | MessageArrived | RunReported | LookbackEnded | HistoryCopied | Moved | Entries
-Input = Met | EventElsewhere
+Input = Met | EventsElsewhere
 
 Place = tuple[str, int, int]
 """Behind an input: topic, partition, next offset."""
@@ -128,6 +136,7 @@ class Owner:
         recovered: what recovery read of the runs that were going on, by key, until they start.
         ended: by id, the runs whose end is decided and not confirmed: the state has them no more.
         recovery_s: how long the recovery took, in seconds.
+        events_read: how many events were read here whose home this is.
     """
 
     def __init__(
@@ -143,6 +152,7 @@ class Owner:
         self.round_at_seq = 0
         self.round_due = asyncio.Event()
         self.running = False
+        self.events_read = 0
         self._gone = False
         self._inputs: deque[tuple[Input, Place | None]] = deque()
         self._own: deque[MessageArrived] = deque()
@@ -158,11 +168,20 @@ class Owner:
         self._has_room.set()
         self._pump_scheduled = False
         self._timers_wait = False
+        self._came_due: dict[bytes, dict[bytes, int]] = {}
 
     # Taking over and letting go.
 
-    async def open(self, number: int, count: int, claimant: Claimant) -> Reading:
+    async def open(
+        self, number: int, count: int, claimant: Claimant, events: Sequence[tuple[str, int]]
+    ) -> Reading:
         """Recover the partition and claim it.
+
+        Args:
+            number: which partition, of ``count``.
+            count: how many there are.
+            claimant: who claims it.
+            events: every partition that events are read from, as topic and number.
 
         Raises:
             FencedError: another process claimed it at the same time, again and again.
@@ -170,7 +189,7 @@ class Owner:
         """
         self._loop = asyncio.get_running_loop()
         begun_s = self._loop.time()
-        reading = await recover(self._log, number, count)
+        reading = await self._recover(number, count)
         for _ in range(CLAIMS_MAX):
             try:
                 if await claim(self._log, reading, claimant, self._clock.now_ms()):
@@ -178,7 +197,7 @@ class Owner:
             except AppendUnknownError as error:
                 _log.warning("partition %d cannot be claimed yet: %s", number, error)
             await asyncio.sleep(CLAIM_RETRY_S)
-            reading = await recover(self._log, number, count)
+            reading = await self._recover(number, count)
         else:
             other = reading.state
             raise FencedError(f"partition {number}: epoch {other.epoch} belongs to {other.node}")
@@ -187,9 +206,15 @@ class Owner:
         self.recovered = reading.facts
         self.fold_from = reading.state.fold_from
         self._writer = JournalWriter(self._log, self._clock, reading, claimant, self._confirmed)
-        self._alarms = Alarms(
-            self._log, self.state, self._schedule_pump, self._settings.look_at_clock_every_ms
-        )
+        look_ms, inputs = self._settings.look_at_clock_every_ms, [*events, (INBOX, number)]
+        self._alarms = Alarms(self._log, self.state, self._schedule_pump, look_ms, inputs)
+        return reading
+
+    async def _recover(self, number: int, count: int) -> Reading:
+        reading = await recover(self._log, number, count)
+        if reading.state.arriving:
+            text = "a move into this namespace has not ended; run stepfold log move again"
+            raise LogError(f"partition {number}: {text}")
         return reading
 
     async def run(self) -> None:
@@ -248,6 +273,11 @@ class Owner:
         return self._clock.now_ms()
 
     # Inputs.
+
+    def begin_at(self, places: Sequence[Place]) -> None:
+        """Note where inputs are read first, all of them in the record of the next decision."""
+        for place in places:
+            self._move(place)
 
     def submit(self, given: Input, place: Place | None = None) -> None:
         """Take an input. It is decided in its turn; nothing is awaited.
@@ -349,16 +379,30 @@ class Owner:
                 break
             # What this partition told itself comes first, in the order of its numbers.
             given, place = (self._own.popleft(), None) if self._own else self._inputs.popleft()
+            if isinstance(given, EventsElsewhere) and place is not None:
+                given, place = self._next_wanted(given, place)
             try:
-                self._take(given, place, now_ms)
+                self._take(_read(given), place, now_ms)
             except Exception:  # noqa: BLE001 - a task boundary: reported, and the rest goes on
                 # No decision was made: state is as before. One bad input must not stop all.
                 _log.exception("partition %d: an input failed: %r", self.state.number, given)
                 self._move(place)
 
-    def _take(self, given: Input, place: Place | None, now_ms: int) -> None:  # noqa: C901 - a case each
+    def _next_wanted(self, given: EventsElsewhere, place: Place) -> tuple[Input, Place]:
+        """Return the first event that is waited for; those behind it are an input of their own."""
+        wants, events = self.state.waits.wants, given.events
+        number = next((n for n, (name, _) in enumerate(events) if wants(name)), len(events))
+        self._moved_inputs += min(number, len(events) - 1)
+        if number == len(events):
+            return Moved(), place
+        left = events[number + 1 :]
+        if left:
+            self._inputs.appendleft((replace(given, events=left), place))
+            place = (place[0], place[1], events[number][1].offset + 1)
+        return replace(given, events=events[number : number + 1]), place
+
+    def _take(self, met: Met, place: Place | None, now_ms: int) -> None:  # noqa: C901 - a case each
         state, matching = self.state, self._matching
-        met = self._looked_at(given)
         if isinstance(met, EventArrived):
             self._take_event(met, place, now_ms)
             return
@@ -369,8 +413,9 @@ class Owner:
             case MessageArrived():
                 self._decide(message_arrived(state, met, matching, now_ms), now_ms)
             case LookbackEnded():
-                if met.event is None and self._passed(met.through):
-                    # Events were read while the search went on; the held wait did not see them.
+                if found_another(state, met) or self._passed(met.through):
+                    # Events were read while the search went on, and the held wait did not see
+                    # them; or what was found has meanwhile come to another wait of the run.
                     self._effects.search_on(self, met)
                 else:
                     self._decide(lookback_ended(state, met), now_ms)
@@ -389,15 +434,9 @@ class Owner:
                 if met.done is not None:
                     met.done(state.seq)
 
-    def _looked_at(self, given: Input) -> Met:
-        """Read an event of another partition if anybody here may wait for it."""
-        if not isinstance(given, EventElsewhere):
-            return given
-        return (given.read() if self.state.waits.wants(given.name) else None) or Moved()
-
-    def _passed(self, through: Mapping[int, int]) -> bool:
+    def _passed(self, through: Mapping[tuple[str, int], int]) -> bool:
         """Say whether events were read beyond these offsets."""
-        return any(self.position(EVENTS, p) > offset for p, offset in through.items())
+        return any(self.position(*place) > offset for place, offset in through.items())
 
     def _take_event(self, event: EventArrived, place: Place | None, now_ms: int) -> None:
         """Decide an event, in parts: the position behind it is reached with the last one."""
@@ -414,6 +453,7 @@ class Owner:
             self._decide(entries, now_ms)
             entries = following
         self._move(place)
+        self.events_read += event.home
         self._decide(entries, now_ms)
 
     def _move(self, place: Place | None) -> None:
@@ -475,28 +515,57 @@ class Owner:
         for due in self._alarms.due(now_ms):
             run = self.state.runs.get(due[1])
             live = run is not None and self._effects.is_live(run.id)
-            found = timer_due(self.state, due, live=live)
+            try:
+                found = timer_due(self.state, due, self._matching, now_ms, live=live)
+            except InvalidOptionError:
+                _log.exception("partition %d: what came due cannot be done", self.state.number)
+                continue
             if isinstance(found, Retry):
+                self._came_due.setdefault(found.run, {})[found.step] = due[0]
                 self._effects.retry(self, found)
             elif found:
                 self._record(found, now_ms)
         for due in self._alarms.held_due(now_ms, self.position):
-            if entries := held_timer_due(self.state, due):
+            if entries := held_timer_due(self.state, due, self._matching, now_ms):
                 self._record(entries, now_ms)
+
+    def may_begin(self, run: Run) -> bool:
+        """Say whether a run's code may begin, or begin again."""
+        return self.is_due(run.id, b"", run.waits_until_ms)
+
+    def is_due(self, run: bytes, step: bytes, due_ms: int) -> bool:
+        """Say whether the time of the next attempt of a step, or of the run's code, has come.
+
+        Its timer fires once, so what came due stays due, although the clock may go back.
+        """
+        return due_ms <= self.now_ms() or self._came_due.get(run, {}).get(step) == due_ms
 
     def position(self, topic: str, partition: int) -> int:
         """Return up to where an input was read."""
+        return self.known(topic, partition) or 0
+
+    def known(self, topic: str, partition: int) -> int | None:
+        """Return up to where an input was read, None if it was never begun."""
         where = (topic, partition)
-        return (self._moved.get(where) or self.state.positions.get(where, (0, 0)))[0]
+        found = self._moved.get(where) or self.state.positions.get(where)
+        return None if found is None else found[0]
 
     def _confirmed(self, decision: Decision) -> None:
         self._effects.decided(self, decision)
         for entry in decision.entries:
             if isinstance(entry, ENDS):
                 self.ended.pop(entry.run, None)
+                self._came_due.pop(entry.run, None)
         if decision.seq >= self.round_at_seq:
             self.round_due.set()
         while self._waiting and self._waiting[0][0] <= decision.seq:
             _, done = self._waiting.popleft()
             if not done.done():
                 done.set_result(None)
+
+
+def _read(given: Input) -> Met:
+    """Read an event of another partition that is waited for here."""
+    if isinstance(given, EventsElsewhere):
+        return given.read(given.events[0][1]) or Moved()
+    return given

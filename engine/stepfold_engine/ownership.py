@@ -12,11 +12,16 @@ from dataclasses import dataclass, field
 from stepfold.port import Fact
 from stepfold_engine.core.fold import begin, claim_in, fold
 from stepfold_engine.core.partition import Partition
-from stepfold_engine.errors import AppendUnknownError, CorruptLogError, LogError
+from stepfold_engine.errors import (
+    AppendUnknownError,
+    CorruptLogError,
+    LogError,
+    NewerReleaseError,
+)
 from stepfold_engine.facts import facts_of
 from stepfold_engine.log.base import JOURNAL, Log, NewRecord
 from stepfold_schemas import codec
-from stepfold_schemas.codec import UndecodableError
+from stepfold_schemas.codec import NewerSchemaError, UndecodableError
 from stepfold_schemas.entries import Decision, PartitionClaimed, PartitionRestated
 from stepfold_schemas.ids import key_of
 
@@ -65,6 +70,7 @@ async def recover(log: Log, number: int, count: int) -> Reading:
 
     Raises:
         CorruptLogError: a record is damaged, or the log does not begin with a round.
+        NewerReleaseError: a newer release wrote one.
     """
     while True:
         bounds = await log.bounds(JOURNAL, number)
@@ -89,7 +95,7 @@ async def last_decision(log: Log, number: int, end: int) -> Decision:
     batch = await log.read(JOURNAL, number, end - 1)
     if not batch.records:
         raise LogError(f"journal/{number}: offset {end - 1} cannot be read")
-    return _decode(number, batch.records[0].offset, batch.records[0].value)
+    return decision_in(number, batch.records[0].offset, batch.records[0].value)
 
 
 async def read_up_to(log: Log, reading: Reading, end: int, *, first: bool = False) -> bool:
@@ -102,7 +108,7 @@ async def read_up_to(log: Log, reading: Reading, end: int, *, first: bool = Fals
         for record in batch.records:
             if record.offset >= end:
                 break
-            decision = _decode(state.number, record.offset, record.value)
+            decision = decision_in(state.number, record.offset, record.value)
             if first:
                 _begin(state, decision, record.offset)
                 first = False
@@ -147,9 +153,17 @@ def _keep_unfinished(reading: Reading) -> None:
     reading.facts = whole
 
 
-def _decode(number: int, offset: int, value: bytes) -> Decision:
+def decision_in(number: int, offset: int, value: bytes) -> Decision:
+    """Return the decision that a record of a journal is.
+
+    Raises:
+        CorruptLogError: it is none.
+        NewerReleaseError: a newer release wrote it.
+    """
     try:
         return codec.decode_decision(value)
+    except NewerSchemaError as error:
+        raise NewerReleaseError(JOURNAL, number, offset, error.fingerprint) from error
     except UndecodableError as error:
         raise CorruptLogError(JOURNAL, number, offset, str(error)) from error
 
@@ -176,7 +190,7 @@ async def claim(log: Log, reading: Reading, claimant: Claimant, now_ms: int) -> 
             text = f"journal/{state.number} was trimmed by another owner while it was claimed"
             raise AppendUnknownError(text)
         for item in batch.records:
-            found = _decode(state.number, item.offset, item.value)
+            found = decision_in(state.number, item.offset, item.value)
             reading.end = item.offset + 1
             accepted = fold(state, found, item.offset)
             claimed = claim_in(found)

@@ -1,35 +1,40 @@
-"""Inputs read from the log: events and the partition's inbox."""
+"""Inputs read from the log: everything with events, and the partition's inbox."""
 
+import asyncio
 import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from stepfold_engine.addresses import Addresses
 from stepfold_engine.core.ending import values_of
 from stepfold_engine.core.inputs import EventArrived, MessageArrived
-from stepfold_engine.core.partition import Partition
-from stepfold_engine.deadletters import REDRIVEN_HEADER, letter_of
-from stepfold_engine.formats import read_event
+from stepfold_engine.deadletters import letter_of
+from stepfold_engine.errors import NewerReleaseError
+from stepfold_engine.formats.cloud import headers_of
+from stepfold_engine.intake import Input, Intake
 from stepfold_engine.log.base import (
     DEAD_LETTERS,
-    EVENTS,
     INBOX,
     RECORD_BYTES_MAX,
     Log,
     NewRecord,
     Record,
 )
-from stepfold_engine.owner import Entries, EventElsewhere, Moved, Owner
+from stepfold_engine.owner import Entries, EventsElsewhere, Moved, Owner, Place
 from stepfold_schemas import codec
-from stepfold_schemas.codec import UndecodableError
+from stepfold_schemas.codec import NewerSchemaError, UndecodableError
 from stepfold_schemas.entries import Entry, InputRejected, PositionReset
 from stepfold_schemas.events import Event, check_taken
 from stepfold_schemas.ids import partition_of
-from stepfold_schemas.messages import RunRequested, check_message
+from stepfold_schemas.messages import DebounceRequested, Message, RunRequested, check_message
 
 _log = logging.getLogger("stepfold")
 
 WAIT_MS = 86_400_000
 """How long one read waits; an append wakes it at once."""
 READ_BYTES = 1 << 20
+SLICE = 256
+"""How many records are looked at before others of the process have their turn."""
 
 REASON_CHARS_MAX = 1_000
 
@@ -37,31 +42,63 @@ LETTER_BYTES_MAX = RECORD_BYTES_MAX - (512 << 10)
 """The largest record of an inbox: what is decided of it holds it, and more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What the readers of a process share.
+
+    Attributes:
+        intake: reads events.
+        addresses: of those that are read.
+        turn: taken by the one that looks at events. All partitions read all events, so behind a
+            great many of them there are readers enough to keep everything else waiting; and who
+            takes turns reads side by side, which is what makes it worth to share.
+    """
+
+    intake: Intake
+    addresses: Addresses
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class Reader:
     """Reads one partition of a topic, from where the owner's state says, for ever."""
 
-    def __init__(self, log: Log, owner: Owner, topic: str, partition: int) -> None:
-        self._log, self._owner = log, owner
-        self._topic, self._partition = topic, partition
+    def __init__(self, log: Log, owner: Owner, sharing: Sharing, place: Input) -> None:
+        self._log, self._owner, self._sharing = log, owner, sharing
+        self._intake = sharing.intake
+        self._topic, self._partition = place
 
     async def run(self) -> None:
-        """Read until cancelled."""
-        state = self._owner.state
-        offset = state.positions.get((self._topic, self._partition), (0, 0))[0]
+        """Read until cancelled.
+
+        Raises:
+            NewerReleaseError: a message is of a newer release.
+            LogError: the log cannot be read.
+        """
+        offset = await self._begin()
         while True:
             batch = await self._log.read(
                 self._topic, self._partition, offset, bytes_max=READ_BYTES, wait_ms=WAIT_MS
             )
             if batch.start > offset:
                 self._reset(offset, batch.start)
-            for record in batch.records:
-                await self._owner.room()
-                await self._take(record)
+            await self._take_all(batch.records)
             read = batch.records[-1].offset + 1 if batch.records else max(offset, batch.start)
             if batch.next_offset > read:
                 # What lies there holds no data (a log may have holes), and has been read.
                 self._owner.submit(Moved(), (self._topic, self._partition, batch.next_offset))
             offset = batch.next_offset
+
+    async def _begin(self) -> int:
+        """Return where to read from."""
+        place = (self._topic, self._partition)
+        known = self._owner.known(*place)
+        if known is not None:
+            return known
+        offset = await self._intake.first(self._log, *place)
+        if offset:
+            # Noted, so that it is the same for the next owner, whatever is removed meanwhile.
+            self._owner.submit(Moved(), (*place, offset))
+        return offset
 
     def _reset(self, expected: int, start: int) -> None:
         """Report that records were removed before they were read. Nothing is skipped silently."""
@@ -79,46 +116,116 @@ class Reader:
         entry: Entry = PositionReset(topic, partition, expected, start)
         self._owner.submit(Entries(lambda _: [entry]), (topic, partition, start))
 
-    async def _take(self, record: Record) -> None:
-        after = (self._topic, self._partition, record.offset + 1)
-        try:
-            if self._topic == INBOX:
-                self._owner.submit(_message(record), after)
-            elif (elsewhere := self._elsewhere(record)) is not None:
-                self._owner.submit(elsewhere, after)
-            else:
-                self._owner.submit(self._event(record), after)
-        except UndecodableError as error:
-            await self._reject(record, _kept(str(error)))
+    def _after(self, record: Record) -> Place:
+        return self._topic, self._partition, record.offset + 1
 
-    def _elsewhere(self, record: Record) -> EventElsewhere | None:
-        """Say, from the headers alone, whether another partition is an event's home."""
-        said, state = said_in(record), self._owner.state
-        if len(said) < 2 or partition_of(said["id"], state.count) == state.number:
+    async def _take_all(self, records: Sequence[Record]) -> None:
+        """Submit records, some at a time, so that nothing else in the process waits for long."""
+        taken = 0
+        while taken < len(records):
+            await self._owner.room()
+            some = records[taken : taken + SLICE]
+            if self._topic == INBOX:
+                number, reason = self._take_messages(some)
+            else:
+                async with self._sharing.turn:
+                    number, reason = self._take_events(some)
+            taken += number
+            if reason:
+                await self._reject(records[taken], reason)
+                taken += 1
+            elif number < len(some):
+                await self._intake.ready(self._topic, records[taken])
+            elif taken < len(records):
+                await asyncio.sleep(0)
+
+    def _take_messages(self, records: Sequence[Record]) -> tuple[int, str]:
+        """Submit messages; return how many, and why the next one cannot be read.
+
+        Raises:
+            NewerReleaseError: the next one is of a newer release.
+        """
+        for number, record in enumerate(records):
+            try:
+                self._owner.submit(_message(record), self._after(record))
+            except NewerSchemaError as error:
+                # Its sender is a newer release: in the dead letters it would be lost, and block
+                # all that the sender says after it.
+                place = (self._topic, self._partition, record.offset)
+                raise NewerReleaseError(*place, error.fingerprint) from error
+            except UndecodableError as error:
+                return number, _kept(str(error))
+        return len(records), ""
+
+    def _take_events(self, records: Sequence[Record]) -> tuple[int, str]:
+        """Submit events; return how many, and why the next one cannot be read, if that is why."""
+        elsewhere: list[tuple[str, Record]] = []
+        for number, record in enumerate(records):
+            if not self._intake.is_ready(self._topic, record):
+                self._submit_elsewhere(elsewhere)
+                return number, ""
+            try:
+                taken = self._taken(record)
+            except UndecodableError as error:
+                self._submit_elsewhere(elsewhere)
+                return number, _kept(str(error))
+            if isinstance(taken, str):
+                elsewhere.append((taken, record))
+                continue
+            self._submit_elsewhere(elsewhere)
+            elsewhere = []
+            self._owner.submit(taken, self._after(record))
+        self._submit_elsewhere(elsewhere)
+        return len(records), ""
+
+    def _taken(self, record: Record) -> EventArrived | Moved | str:
+        """Return the event that a record is; only its name, if its home is another partition.
+
+        Raises:
+            UndecodableError: it is not an event.
+        """
+        if self._intake.passes_over(self._topic, record):
+            return Moved()
+        address = self._sharing.addresses.of(self._topic, self._partition, record)
+        if address is None or address.home == self._owner.state.number:
+            return self._event(record)
+        return address.name
+
+    def _submit_elsewhere(self, events: list[tuple[str, Record]]) -> None:
+        if events:
+            self._owner.submit(EventsElsewhere(events, self._read), self._after(events[-1][1]))
+
+    def _read(self, record: Record) -> EventArrived | None:
+        """Read an event whose home is another partition; that one deals with what is no event."""
+        try:
+            return self._event(record)
+        except UndecodableError:
             return None
 
-        def read() -> EventArrived | None:
-            try:
-                return self._event(record)
-            except UndecodableError:
-                return None
-
-        return EventElsewhere(said["name"], read)
-
     def _event(self, record: Record) -> EventArrived:
-        return event_of(record, self._topic, self._partition, self._owner.state)
+        return self._intake.arrived(self._topic, self._partition, record, self._owner.state)
+
+    def _said(self, record: Record) -> dict[str, str]:
+        return self._intake.said(self._topic, self._partition, record)
+
+    def _keeper(self, record: Record) -> int:
+        """Return the one partition that keeps an event's record if it cannot be read.
+
+        It is one that looks at the record: its home, by what is known of it, if others may skip it.
+        """
+        said, count = self._said(record), self._owner.state.count
+        return partition_of(said["id"], count) if len(said) == 2 else self._partition % count
 
     async def _reject(self, record: Record, reason: str) -> None:
         """Keep what cannot be read in the dead letters, byte for byte, and go on behind it."""
-        after = (self._topic, self._partition, record.offset + 1)
         owner = self._owner.state
-        if self._topic == INBOX or _keeper(owner, record, self._partition) == owner.number:
+        if self._topic == INBOX or self._keeper(record) == owner.number:
             letter = letter_of(reason, self._topic, self._partition, record)
             await self._log.append(DEAD_LETTERS, owner.number, [letter])
             where = f"{self._topic}-{self._partition}-{record.offset}"
             _log.error("%s cannot be read, kept in the dead letters: %s", where, reason)
         entry: Entry = InputRejected(self._topic, self._partition, record.offset, reason)
-        self._owner.submit(Entries(lambda _: [entry]), after)
+        self._owner.submit(Entries(lambda _: [entry]), self._after(record))
 
 
 def _kept(reason: str) -> str:
@@ -135,97 +242,46 @@ def _message(record: Record) -> MessageArrived:
     message = codec.decode_message(letter.message)
     try:
         check_message(message)
-        for event in message.events if isinstance(message, RunRequested) else ():
-            _check_event(codec.decode_event(event))
+        for raw in _events_in(message):
+            event = codec.decode_event(raw)
+            check_taken(event)
+            values_of(event)
     except ValueError as error:
         raise UndecodableError(str(error)) from error
     return MessageArrived(letter.source, letter.number, letter.request, message)
 
 
-def _check_event(event: Event) -> dict[str, object]:
-    """Return an event as plain values; raise ValueError if nothing can be done with it."""
-    check_taken(event)
-    return values_of(event)
-
-
-def said_in(record: Record) -> dict[str, str]:
-    """Return what a record's headers say of its event: its name and its id, if they do.
-
-    The key says nothing: other producers key their records by whatever is to stay in order. In
-    other formats these headers may mean anything.
-    """
-    if not codec.is_ours(record.value):
-        return {}
-    headers = dict(record.headers)
-    said = {name: headers.get(name, b"").decode(errors="replace") for name in ("name", "id")}
-    return {name: value for name, value in said.items() if value}
-
-
-def _keeper(state: Partition, record: Record, partition: int) -> int:
-    """Return the one partition that keeps an event's record if it cannot be read.
-
-    It is one that looks at the record: its home, by its headers, if others may skip it.
-    """
-    said = said_in(record)
-    return partition_of(said["id"], state.count) if len(said) == 2 else partition % state.count
-
-
-def whole_event(record: Record, topic: str, partition: int) -> Event:
-    """Read an event's record, and add what its producer left out: an id, and when it was taken in.
-
-    Where it lies is its id then, for its functions as well. It was not taken in after it was
-    appended, whatever the producer's clock said: look-backs begin there.
-
-    Raises:
-        UndecodableError: it is not an event.
-    """
-    return _completed(read_event(record.value, record.headers), record, topic, partition)
-
-
-def _completed(event: Event, record: Record, topic: str, partition: int) -> Event:
-    if not (event.id or event.internal):
-        place = f"{topic}-{partition}-{record.offset}"
-        first = dict(record.headers).get(REDRIVEN_HEADER, b"").decode(errors="replace")
-        event = replace(event, internal=first or place, id=first)
-    if record.at_ms > 0 and not 0 < event.received_ms <= record.at_ms:
-        event = replace(event, received_ms=record.at_ms)
-    return event
-
-
-def event_of(record: Record, topic: str, partition: int, state: Partition) -> EventArrived:
-    """Read an event's record for a partition.
-
-    Raises:
-        UndecodableError: it is not an event, or one that nothing can be done with, or its data is
-            not a JSON object, or the headers speak of another event.
-    """
-    said = read_event(record.value, record.headers)
-    event = _completed(said, record, topic, partition)
-    event_id = event.id or event.internal
-    try:
-        values = _check_event(event)
-    except ValueError as error:
-        raise UndecodableError(str(error)) from error
-    meant = {"name": event.name, "id": event_id}
-    for name, value in said_in(record).items():
-        if value != meant[name]:
-            raise UndecodableError(f"its header {name} says {value!r}, it is {meant[name]!r}")
-    home = partition_of(event_id, state.count) == state.number
-    as_it_is = event is said and codec.is_ours(record.value)
-    raw = record.value if as_it_is else codec.encode(event)
-    return EventArrived(event, raw, event_id, bool(event.id), record.at_ms, home, values)
+def _events_in(message: Message) -> Sequence[bytes]:
+    match message:
+        case RunRequested(events=events):
+            return events
+        case DebounceRequested(event=event):
+            return [event]
+        case _:
+            return ()
 
 
 def event_record(event: Event) -> NewRecord:
     """Return the record that an event is written as, keyed by its id.
 
-    Its headers let partitions skip it that it does not concern.
+    Its headers let partitions skip it that it does not concern, and tell others what it is.
     """
     key = (event.id or event.internal).encode()
-    return NewRecord(codec.encode(event), key, (("name", event.name.encode()), ("id", key)))
+    own = (("name", event.name.encode()), ("id", key))
+    return NewRecord(codec.encode(event), key, (*own, *headers_of(event)))
 
 
-def readers_of(log: Log, owner: Owner, events: int) -> list[Reader]:
-    """Return the readers that a partition needs: every events partition, and its inbox."""
-    inbox = Reader(log, owner, INBOX, owner.state.number)
-    return [*(Reader(log, owner, EVENTS, p) for p in range(events)), inbox]
+async def begin(log: Log, owner: Owner, intake: Intake) -> None:
+    """Let a partition that has decided nothing note where it begins to read; others know.
+
+    Raises:
+        LogError: the log cannot say.
+    """
+    if owner.state.seq == 0:
+        owner.begin_at(await intake.beginnings(log))
+
+
+def readers_of(log: Log, owner: Owner, sharing: Sharing, events: Sequence[Input]) -> list[Reader]:
+    """Return the readers that a partition needs: everything with events, and its inbox."""
+    places = [*events, (INBOX, owner.state.number)]
+    return [Reader(log, owner, sharing, place) for place in places]

@@ -13,18 +13,22 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 from stepfold.app import App
+from stepfold.serving import serves_of
 from stepfold.worker import NativeWorker
 from stepfold_engine.clock import SystemClock
 from stepfold_engine.effects import Watcher
-from stepfold_engine.errors import LogError, RequestRefusedError
+from stepfold_engine.errors import LogError, LogSettingError, RequestRefusedError
+from stepfold_engine.formats.mapping import Source
+from stepfold_engine.intake import Intake, input_of
 from stepfold_engine.kafka.group import GroupAssignment
 from stepfold_engine.kafka.log import KafkaLog
 from stepfold_engine.kafka.properties import ClientProperties
+from stepfold_engine.kafka.registry import registry_of
 from stepfold_engine.kafka.topics import TopicNames
 from stepfold_engine.local import drain, threaded_worker
 from stepfold_engine.log.base import Log
@@ -33,6 +37,7 @@ from stepfold_engine.native import Native
 from stepfold_engine.node import Node
 from stepfold_engine.ownership import Claimant
 from stepfold_engine.settings import Settings
+from stepfold_engine.telling import progress_told
 from stepfold_schemas.entries import FunctionSpec
 
 _log = logging.getLogger("stepfold")
@@ -57,14 +62,16 @@ class Observing:
 
 
 @asynccontextmanager
-async def sharing_app(
+async def sharing_app(  # noqa: PLR0913 - what a process is made of
     app: App,
     properties: ClientProperties,
     names: TopicNames,
     *,
     node_name: str = "",
+    sources: Sequence[Source] = (),
     settings: Settings | None = None,
     observing: Observing | None = None,
+    serves: Collection[str] = (),
 ) -> AsyncGenerator[Node]:
     """Run an app's functions, together with other processes, while the block runs.
 
@@ -78,23 +85,33 @@ async def sharing_app(
         names: of the topics, which must be there.
         node_name: the same at every start, and no other process's: its partitions wait for it
             while it restarts. "" for a process that comes and goes.
+        sources: existing topics whose records are events, too; the same in all processes.
         settings: of the engine.
         observing: who looks on.
+        serves: versions of pinned functions that this process's code fits, besides its own.
 
     Raises:
         LogError: no broker can be used, or the topics are not as they must be.
     """
     settings, observing, clock = settings or Settings(), observing or Observing(), SystemClock()
-    log = await KafkaLog.connect(properties, names, clock.now_ms)
+    intake = await _intake(sources, properties)
+    existing = {input_of(source.topic): source.topic for source in sources}
+    log = await KafkaLog.connect(properties, names, clock.now_ms, existing)
     group: GroupAssignment | None = None
     try:
         group = await GroupAssignment.join(properties, names, node_name)
         name = node_name or f"{socket.gethostname()}-{os.getpid()}"
         claimant = Claimant(name, secrets.token_hex(8))
         used, matching = observing.measured(log), CelMatching()
-        node = Node(used, clock, matching, settings, assignment=group, claimant=claimant)
+        node = Node(
+            used, clock, matching, settings, assignment=group, claimant=claimant, intake=intake
+        )
         node.watchers.extend(observing.watchers)
-        async with observing.during(node), _running(node, app):
+        async with (
+            observing.during(node),
+            _running(node, app, serves),
+            progress_told(node, group, names, existing),
+        ):
             yield node
     except ExceptionGroup as errors:
         raise _first(errors) from errors
@@ -105,20 +122,34 @@ async def sharing_app(
         await log.close()
 
 
+async def _intake(sources: Sequence[Source], properties: ClientProperties) -> Intake:
+    """Return what reads events, with the registry that the properties name, if they do."""
+    registry = registry_of(properties)
+    if registry is None:
+        for source in sources:
+            if "avro" in (source.value_format, source.key_format):
+                text = f"it is missing; the source {source.topic} is avro"
+                raise LogSettingError("schema.registry.url", text)
+    else:
+        await registry.check()
+    return Intake(sources, registry, shared=True)
+
+
 @asynccontextmanager
-async def _running(node: Node, app: App) -> AsyncGenerator[None]:
+async def _running(node: Node, app: App, serves: Collection[str]) -> AsyncGenerator[None]:
     worker: NativeWorker | None = None
 
     def make(native: Native) -> NativeWorker:
         nonlocal worker
         worker = threaded_worker(app, native, node.settings)
-        native.serves = lambda function: function in app.functions
+        native.serves = serves_of(lambda: app.functions, serves)
         return worker
 
     async with node.running(make):
         try:
             node.resume()
             await _declare(node, app)
+            node.intake.begin()
             yield
             if worker is not None:
                 await drain(node.native, worker)

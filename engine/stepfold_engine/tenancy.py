@@ -8,20 +8,21 @@ whose log cannot be used for a while is opened again; one whose log is damaged s
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stepfold_engine.assignment import Assignment
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.matching import Matching
 from stepfold_engine.effects import ProcessEffects
-from stepfold_engine.errors import CorruptLogError, FencedError, LogError
+from stepfold_engine.errors import CorruptLogError, FencedError, LogError, NewerReleaseError
+from stepfold_engine.intake import Input
 from stepfold_engine.log.base import Log
 from stepfold_engine.lookbacks import LogLookbacks
 from stepfold_engine.native import Native
 from stepfold_engine.owner import Owner
 from stepfold_engine.ownership import Claimant
-from stepfold_engine.readers import readers_of
+from stepfold_engine.readers import Reader, Sharing, begin, readers_of
 from stepfold_engine.restating import Restating
 from stepfold_engine.senders import Sender
 from stepfold_engine.settings import Settings
@@ -40,7 +41,8 @@ class House:
 
     Attributes:
         partitions: of the journal and the inbox.
-        events: partitions of the events.
+        sharing: what reads events, for all of them.
+        events: every partition that they are read from.
         opened: hears of each partition that runs from then on.
         closed: hears of each that does not any more.
         stopped: hears of each that cannot go on, and why.
@@ -56,7 +58,8 @@ class House:
     assignment: Assignment
     claimant: Claimant
     partitions: int
-    events: int
+    sharing: Sharing
+    events: Sequence[Input]
     opened: Callable[[Owner], None]
     closed: Callable[[Owner], None]
     stopped: Callable[[int, Exception], None]
@@ -68,7 +71,6 @@ class Tenancy:
     def __init__(self, house: House, number: int) -> None:
         self._house, self.number = house, number
         self._task: asyncio.Task[None] | None = None
-        self._ending = False
         self.owner: Owner | None = None
 
     async def open(self) -> None:
@@ -80,9 +82,10 @@ class Tenancy:
         """
         house = self._house
         owner = Owner(house.log, house.clock, house.matching, house.effects, house.settings)
-        reading = await owner.open(self.number, house.partitions, house.claimant)
+        reading = await owner.open(self.number, house.partitions, house.claimant, house.events)
         if reading.read > 100_000:
             _log.info("partition %d: %d records read", self.number, reading.read)
+        await begin(house.log, owner, house.sharing.intake)
         self.owner = owner
         house.native.owns(owner)
 
@@ -92,6 +95,11 @@ class Tenancy:
 
     async def release(self) -> None:
         """Let the partition go cleanly: its code stops first."""
+        await self._let_go()
+        await self.end()
+
+    async def _let_go(self) -> None:
+        """Stop the partition's code, and write that it is released, if it still runs here."""
         house, owner = self._house, self.owner
         if owner is not None and owner.running and not owner.stalled:
             house.native.leave(self.number)
@@ -99,11 +107,9 @@ class Tenancy:
             with contextlib.suppress(LogError, FencedError, TimeoutError):
                 async with asyncio.timeout(RELEASE_S_MAX):
                     await owner.release()
-        await self.end()
 
     def abandon(self) -> None:
         """End the task, whatever it does, and do not wait for it."""
-        self._ending = True
         if self._task is not None:
             self._task.cancel()
 
@@ -117,10 +123,8 @@ class Tenancy:
         house, number = self._house, self.number
         while True:
             try:
-                if self.owner is None:
-                    await self.open()
-                await self._run()
-            except CorruptLogError as error:
+                await self._apart()
+            except (CorruptLogError, NewerReleaseError) as error:
                 house.stopped(number, error)
                 return
             except LogError as error:
@@ -133,6 +137,29 @@ class Tenancy:
                 _log.warning("%s, but it is still this process's: claiming again", error)
             await asyncio.sleep(AGAIN_S)
 
+    async def _apart(self) -> None:
+        """Open the partition if it is not, and run it until it is lost.
+
+        In a task of its own: a task group whose tasks fail while it is cancelled tells only of
+        the failures, so whoever awaits it in the cancelled task would go on.
+        """
+        running = asyncio.ensure_future(self._opened())
+        try:
+            await asyncio.wait({running})
+        finally:
+            while not running.done():
+                running.cancel()
+                with contextlib.suppress(asyncio.CancelledError):  # once more; the first counts
+                    await asyncio.wait({running})
+            error = None if running.cancelled() else running.exception()
+        if error is not None:
+            raise error
+
+    async def _opened(self) -> None:
+        if self.owner is None:
+            await self.open()
+        await self._run()
+
     async def _run(self) -> None:
         """Run the partition until it is lost."""
         owner, house = self.owner, self._house
@@ -142,11 +169,9 @@ class Tenancy:
                 self._start(owner, tasks)
                 house.opened(owner)
         except* (LogError, FencedError) as group:
-            if self._ending:
-                # A group with errors forgets that it was cancelled, too.
-                raise asyncio.CancelledError from None
-            # One is enough to know what to do; damage matters most.
-            errors = sorted(group.exceptions, key=lambda e: not isinstance(e, CorruptLogError))
+            # One is enough to know what to do; what ends it for good matters most.
+            final = (CorruptLogError, NewerReleaseError)
+            errors = sorted(group.exceptions, key=lambda e: not isinstance(e, final))
             raise errors[0] from None
         finally:
             self.owner = None
@@ -164,10 +189,18 @@ class Tenancy:
                 tasks.create_task(sender.run())
                 sender.confirm(owner.state.queued.get(destination, 0))
         tasks.create_task(owner.run())
-        for reader in readers_of(house.log, owner, house.events):
-            tasks.create_task(reader.run())
+        for reader in readers_of(house.log, owner, house.sharing, house.events):
+            tasks.create_task(self._read(reader))
         tasks.create_task(Restating(house.log, owner, house.clock, house.settings).run())
         owner.resume_own_messages()
         for run in owner.state.runs:
             if any(o.held for o in run.operations.values()):
                 house.lookbacks.resume(owner, run)
+
+    async def _read(self, reader: Reader) -> None:
+        """Read an input. A message of a newer release is for a process that can read it."""
+        try:
+            await reader.run()
+        except NewerReleaseError:
+            await self._let_go()
+            raise

@@ -12,7 +12,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TypeVar, cast
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -30,6 +29,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from stepfold_engine.core.ending import ENDS
 from stepfold_engine.core.run import Run
 from stepfold_engine.owner import Owner
+from stepfold_engine.spans import span_id
 from stepfold_schemas import codec
 from stepfold_schemas.entries import (
     Decision,
@@ -252,8 +252,8 @@ def _known(owner: Owner, run: bytes) -> Run | None:
 
 
 def _context(run: bytes, salt: bytes) -> SpanContext:
-    span = int.from_bytes(sha256(run + salt).digest()[:8]) or 1
-    return SpanContext(int.from_bytes(run), span, False, TraceFlags(TraceFlags.SAMPLED))
+    sampled = TraceFlags(TraceFlags.SAMPLED)
+    return SpanContext(int.from_bytes(run), span_id(run, salt), False, sampled)
 
 
 def _exception(error: Error | None, at_ms: int) -> Sequence[SpanEvent]:

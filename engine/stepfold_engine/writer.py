@@ -11,9 +11,22 @@ from collections.abc import Callable, Sequence
 from stepfold_engine.clock import Clock
 from stepfold_engine.core.fold import claim_in
 from stepfold_engine.core.partition import Partition
-from stepfold_engine.errors import AppendRefusedError, CorruptLogError, FencedError, LogError
+from stepfold_engine.errors import (
+    AppendRefusedError,
+    CorruptLogError,
+    FencedError,
+    LogError,
+    NewerReleaseError,
+)
 from stepfold_engine.log.base import JOURNAL, Log, NewRecord
-from stepfold_engine.ownership import Claimant, Reading, claim, headers_of, read_up_to
+from stepfold_engine.ownership import (
+    Claimant,
+    Reading,
+    claim,
+    decision_in,
+    headers_of,
+    read_up_to,
+)
 from stepfold_schemas import codec
 from stepfold_schemas.entries import Decision
 
@@ -103,7 +116,7 @@ class JournalWriter:
                 raise FencedError(self._fenced_by(epoch, "an owner that trimmed the journal"))
             for record in found.records:
                 self._end = record.offset + 1
-                decision = codec.decode_decision(record.value)
+                decision = decision_in(self._state.number, record.offset, record.value)
                 if claim_in(decision) is not None and decision.epoch == epoch + 1:
                     raise FencedError(self._fenced_by(epoch, f"epoch {decision.epoch}"))
                 if decision.epoch == epoch and decision.seq == seq + 1:
@@ -138,6 +151,8 @@ class JournalWriter:
                     raise FencedError(self._fenced_by(before, f"epoch {shadow.state.epoch}"))
                 now_ms = self._clock.now_ms()
                 accepted = await claim(self._log, shadow, self._claimant, now_ms)
+            except (CorruptLogError, NewerReleaseError):
+                raise
             except LogError as error:
                 _log.warning("partition %d cannot claim yet: %s", state.number, error)
                 await asyncio.sleep(CLAIM_RETRY_S)

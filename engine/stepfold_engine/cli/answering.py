@@ -1,10 +1,11 @@
 """What answers the commands about history (``cli.sql``)."""
 
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 from rich.console import Console
@@ -12,16 +13,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from stepfold_engine.cli.failures import FAILED, NO_ENGINE, USAGE, fail
 from stepfold_engine.cli.prompt import converse
-from stepfold_engine.cli.sqltables import print_table
+from stepfold_engine.cli.sqltables import WIDE, print_table, wide_console
 from stepfold_engine.sources import FolderSource
 from stepfold_projections import archive, keeping
 from stepfold_projections import report as reports
-from stepfold_projections.asking import Asked, Engine, Folder, NoEngineError, Result, opened
+from stepfold_projections.asking import (
+    Asked,
+    Engine,
+    Folder,
+    Kept,
+    NoEngineError,
+    Result,
+    opened,
+    tables_in,
+)
 from stepfold_projections.catalogue import BY_NAME, describe
 from stepfold_projections.publish import publish as publish_tables
 from stepfold_projections.queries import QueryError
-from stepfold_projections.source import SourceError
+from stepfold_projections.source import Source, SourceError
 from stepfold_projections.store import BusyError
+
+_T = TypeVar("_T")
 
 
 def print_schema(name: str) -> None:
@@ -54,7 +66,7 @@ def report(hours: int, page: Path | None, as_of: str, data: Path | None, url: st
         page.write_text(reports.page(parts, over_time))
         typer.echo(f"written: {page}")
         return
-    console = _console()
+    console = wide_console()
     for line in reports.lines_of(over_time):
         console.print(line)
     for part in parts:
@@ -68,17 +80,17 @@ def report(hours: int, page: Path | None, as_of: str, data: Path | None, url: st
 def retention(days: tuple[int, int, int, int], data: Path) -> None:
     """Print what is older than it is kept."""
     keep = archive.Retention(*days)
-    with _folder(data) as folder:
+    with _folder(data, opened) as folder:
         rows = archive.expired(folder.store, keep, datetime.now(UTC).replace(tzinfo=None))
     for what, before, count in rows:
         typer.echo(f"{count:>10,}  {what} from before {before}")
 
 
-def rebuild(data: Path) -> None:
+def rebuild(data: Path, source: Callable[[], Source]) -> None:
     """Make a folder's tables anew."""
     try:
-        with _bar("reading the log") as bar:
-            keeping.rebuild(keeping.tables_of(data), FolderSource(data), bar)
+        with _bar("reading the log") as bar, closing(source()) as log:
+            keeping.rebuild(keeping.tables_of(data), log, bar)
     except (SourceError, BusyError) as error:
         fail(str(error), FAILED)
     typer.echo(f"made anew: {keeping.tables_of(data)}")
@@ -86,12 +98,12 @@ def rebuild(data: Path) -> None:
 
 def publish(target: Path, data: Path | None, url: str) -> None:
     """Write a copy of the tables."""
-    if data is None:
-        with asked(None, url) as engine:
-            size = engine.publish(target.absolute()) if isinstance(engine, Engine) else 0
-    else:
-        with _folder(data) as folder:
-            size = publish_tables(folder.store, target)
+    with asked(data, url) as tables:
+        if isinstance(tables, Folder):
+            size = publish_tables(tables.store, target)
+        else:
+            assert isinstance(tables, Engine | Kept), "there are no others"
+            size = tables.publish(target.absolute())
     typer.echo(f"published: {target}, {size:,} bytes")
 
 
@@ -99,8 +111,8 @@ def publish(target: Path, data: Path | None, url: str) -> None:
 def asked(data: Path | None, url: str) -> Generator[Asked]:
     """Give who can be asked; what is refused ends the command."""
     if data is not None:
-        with _folder(data) as folder:
-            yield folder
+        with _folder(data, tables_in) as found:
+            yield found
         return
     try:
         yield Engine(url)
@@ -111,10 +123,18 @@ def asked(data: Path | None, url: str) -> Generator[Asked]:
 
 
 @contextmanager
-def _folder(data: Path) -> Generator[Folder]:
+def _folder(data: Path, give: Callable[..., AbstractContextManager[_T]]) -> Generator[_T]:
+    """Give what is to be asked about a folder; what is refused ends the command."""
+
+    def log() -> Source | None:
+        if (data / "log.db").exists() or not keeping.tables_of(data).exists():
+            return FolderSource(data)
+        typer.echo(f"{data} holds no log: its tables stand as they were left", err=True)
+        return None
+
     try:
-        with _bar("reading the log") as bar, opened(data, FolderSource(data), bar) as folder:
-            yield folder
+        with _bar("reading the log") as bar, give(data, log, bar) as found:
+            yield found
     except QueryError as error:
         fail(str(error), USAGE if error.status == 400 else FAILED)
     except SourceError as error:
@@ -135,6 +155,11 @@ class _Bar:
         if done < total:
             self.shown.start()
         else:
+            self.stop()
+
+    def stop(self) -> None:
+        """Show it no more. What was never shown is not ended: that would print a line."""
+        if self.shown.live.is_started:
             self.shown.stop()
 
 
@@ -144,11 +169,7 @@ def _bar(words: str) -> Generator[_Bar]:
     try:
         yield bar
     finally:
-        bar.shown.stop()
-
-
-def _console() -> Console:
-    return Console(highlight=False, markup=False, emoji=False)
+        bar.stop()
 
 
 def show(result: Result, form: str, out: Path | None) -> None:
@@ -162,8 +183,8 @@ def show(result: Result, form: str, out: Path | None) -> None:
             sys.stdout.buffer.flush()
     elif out is not None:
         with out.open("w") as file:
-            print_table(Console(file=file, width=10_000), result)
+            print_table(Console(file=file, width=WIDE), result)
     else:
-        print_table(_console(), result)
+        print_table(wide_console(), result)
     if result.cut:
         typer.echo(f"only the first {result.arrow.num_rows:,} rows are shown", err=True)

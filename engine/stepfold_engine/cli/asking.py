@@ -1,4 +1,4 @@
-"""Commands that ask a running engine: send, runs, run, events, cancel, resume, signal."""
+"""Commands that ask a running engine: send, runs, run, events, signal."""
 
 import json
 import re
@@ -15,11 +15,10 @@ from stepfold_engine.cli.failures import USAGE, fail
 from stepfold_engine.cli.remote import URL_DEFAULT, Body, RefusedError, Remote, Url, asked
 from stepfold_engine.cli.wording import described, number, text
 from stepfold_engine.history import STATUSES
-from stepfold_schemas.ids import parse_ulid
+from stepfold_schemas.ids import ULID_CHARS, parse_ulid
 
 OURS = "/stepfold/v1"
 SHORT_ID_CHARS = 8
-ULID_CHARS = 26
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)")
 _AGO_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -91,7 +90,7 @@ def runs(  # noqa: PLR0913 - the options of a command
     query = {
         "status": status,
         "function": function,
-        "since_ms": _since_ms(since),
+        "since_ms": since_ms(since),
         "limit": limit,
     }
     found = asked(lambda remote: remote.data("GET", f"{OURS}/runs", query=query), url)
@@ -111,7 +110,7 @@ def run(run_id: RunId, as_json: AsJson = False, url: Url = URL_DEFAULT) -> None:
 
       stepfold run 4K2M9QZ1
     """
-    path = f"{OURS}/runs/{_quoted(run_id)}"
+    path = f"{OURS}/runs/{quoted(run_id)}"
     head = cast("Body", asked(lambda remote: remote.data("GET", path), url))
     whole = f"{OURS}/runs/{head['id']}/timeline"
     try:
@@ -145,30 +144,6 @@ def events(
         tables.print_json(rows)
     else:
         tables.print_events(tables.make_console(), rows)
-
-
-def cancel(run_id: RunId, url: Url = URL_DEFAULT) -> None:
-    """Cancel a run.
-
-    For example:
-
-      stepfold cancel 4K2M9QZ1
-    """
-    path = f"{OURS}/runs/{_quoted(run_id)}"
-    done = cast("Body", asked(lambda remote: remote.data("DELETE", path), url))
-    typer.echo(f"cancelled {done['run_id']}")
-
-
-def resume(run_id: RunId, url: Url = URL_DEFAULT) -> None:
-    """Let a stopped run go on, when its code has been put right.
-
-    For example:
-
-      stepfold resume 4K2M9QZ1
-    """
-    path = f"{OURS}/runs/{_quoted(run_id)}/resume"
-    done = cast("Body", asked(lambda remote: remote.data("POST", path), url))
-    typer.echo(f"resumed {done['run_id']}")
 
 
 def signal(
@@ -210,7 +185,8 @@ def _json(given: str, what: str) -> object:
         fail(f"{what} is not JSON: {error}", USAGE)
 
 
-def _since_ms(since: str) -> int:
+def since_ms(since: str) -> int:
+    """Return the time so long ago; 0 for "". What is none ends the command."""
     if not since:
         return 0
     found = _AGO.fullmatch(since.strip())
@@ -219,7 +195,8 @@ def _since_ms(since: str) -> int:
     return int(time.time() * 1000 - float(found[1]) * _AGO_MS[found[2]])
 
 
-def _quoted(run_id: str) -> str:
+def quoted(run_id: str) -> str:
+    """Return a part of a run's id as a path holds it; what is none ends the command."""
     # With zeros before it any part of an id is one.
     try:
         parse_ulid(run_id if len(run_id) == ULID_CHARS else run_id.rjust(ULID_CHARS, "0"))

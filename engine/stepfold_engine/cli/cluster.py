@@ -2,10 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
+from stepfold_engine.cli.kafkaoptions import (
+    CONFIG,
+    Config,
+    EventsPrefix,
+    Given,
+    Namespace,
+    Servers,
+)
 from stepfold_engine.kafka.properties import (
     ClientProperties,
     from_environment,
@@ -15,29 +20,11 @@ from stepfold_engine.kafka.properties import (
 )
 from stepfold_engine.kafka.topics import EVENTS_PREFIX, TopicNames
 
-CONFIG = "STEPFOLD_KAFKA_CONFIG"
-
-Servers = Annotated[
-    str, typer.Option("--kafka", metavar="HOST:PORT", help="Brokers to begin with.")
-]
-Namespace = Annotated[
-    str,
-    typer.Option("--namespace", help="What the topics of the app are named by: NS.journal, …"),
-]
-EventsPrefix = Annotated[
-    str,
-    typer.Option("--events-prefix", help="The events' topic is PREFIX.events, shared by apps."),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option("--kafka-config", envvar=CONFIG, help="A file of client properties."),
-]
-Given = Annotated[
-    list[str] | None,
-    typer.Option("-X", metavar="NAME=VALUE", help="A client property. May be repeated."),
-]
+OTHERS = (CONFIG, "STEPFOLD_KAFKA_JARS")
+"""Variables that name no property: the file of properties, and what ``kafka-local`` runs."""
 
 __all__ = [
+    "CONFIG",
     "EVENTS_PREFIX",
     "Config",
     "EventsPrefix",
@@ -55,7 +42,7 @@ def properties_from(servers: str, config: Path | None, given: list[str] | None) 
     Raises:
         LogSettingError: one is not known, or there is no broker to begin with.
     """
-    environment = {name: value for name, value in os.environ.items() if name != CONFIG}
+    environment = {name: value for name, value in os.environ.items() if name not in OTHERS}
     return properties_of(
         from_file(config) if config is not None else {},
         from_environment(environment),

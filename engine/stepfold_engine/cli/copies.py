@@ -1,4 +1,4 @@
-"""``stepfold log copy``: a log on Kafka, as an embedded log to look at and to debug with."""
+"""``stepfold log``: a log on Kafka, copied to look at and to debug with; or moved into."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from stepfold_engine.cli.cluster import (
     properties_from,
 )
 from stepfold_engine.cli.failures import FAILED, USAGE, fail
+from stepfold_engine.cli.moves import move
 from stepfold_engine.clock import SystemClock
 from stepfold_engine.errors import EngineError, LogSettingError
 from stepfold_engine.kafka.log import KafkaLog
@@ -26,7 +27,7 @@ from stepfold_engine.log.base import JOURNAL
 from stepfold_engine.log.copying import Copied, copy_log
 
 program = typer.Typer(
-    help="Copy a log.",
+    help="Copy a log from Kafka, or move one there.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -91,3 +92,6 @@ async def _copy(folder: Path, properties: ClientProperties, names: TopicNames) -
         text = f"{names.of(JOURNAL)} was written meanwhile; each partition is as it was at its time"
         typer.echo(text, err=True)
     typer.echo(f"copied to {folder}")
+
+
+program.command()(move)

@@ -12,12 +12,14 @@ from rich.text import Text
 from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType] - names a type of trio, which is not installed
 
 from stepfold.app import App
+from stepfold.serving import serves_of
 from stepfold.worker import NativeWorker
 from stepfold_engine.cli.console import LiveLog
 from stepfold_engine.cli.loading import LoadError, Target, load
 from stepfold_engine.cli.serving import stopping
 from stepfold_engine.cli.traced import traced
 from stepfold_engine.clock import SystemClock
+from stepfold_engine.crons import due_after
 from stepfold_engine.errors import EngineError, InvalidOptionError
 from stepfold_engine.expressions import compile_expression
 from stepfold_engine.history import History
@@ -54,6 +56,7 @@ class Options:
     always_replay: bool
     event_keys: tuple[str, ...]
     projections: bool = True
+    serves: tuple[str, ...] = ()
 
 
 class Development:
@@ -127,7 +130,7 @@ class Development:
     # Functions.
 
     def _make_worker(self, native: Native) -> NativeWorker:
-        native.serves = lambda function: function in self._app.functions
+        native.serves = serves_of(lambda: self._app.functions, self._options.serves)
         self._worker = threaded_worker(self._app, native, self._node.settings)
         return self._worker
 
@@ -179,8 +182,8 @@ class Development:
         self._say(f"stepfold {release()} at {url}", "bold")
         self._say(f"log in {self._options.data}, {_counted(unfinished, 'unfinished run')}", "dim")
         for spec in sorted(specs, key=lambda s: s.id):
-            events = ", ".join(t.event for t in spec.triggers)
-            self._say(f"  {spec.id:<30} {f'on {events}' if events else 'invoked only'}")
+            starts = ", ".join([t.event for t in spec.triggers] + spec.crons)
+            self._say(f"  {spec.id:<30} {f'on {starts}' if starts else 'invoked only'}")
         if not specs:
             self._say(f"  app {self._app.id} has no functions yet", "yellow")
 
@@ -200,6 +203,7 @@ def checked_specs(app: App) -> list[FunctionSpec]:
         expressions = {f"the trigger {t.event}": t.expression for t in spec.triggers}
         expressions |= {f"cancel_on {c.event}": c.expression for c in spec.cancel_on}
         expressions["idempotency"] = spec.idempotency
+        expressions["debounce"] = spec.debounce.key if spec.debounce is not None else ""
         for where, expression in expressions.items():
             if not expression:
                 continue
@@ -207,6 +211,11 @@ def checked_specs(app: App) -> list[FunctionSpec]:
                 compile_expression(expression)
             except InvalidOptionError as error:
                 raise LoadError(f"function {spec.id}, {where}: {error}") from error
+        for cron in spec.crons:
+            try:
+                due_after(cron, 0)
+            except InvalidOptionError as error:
+                raise LoadError(f"function {spec.id}: {error}") from error
     return specs
 
 

@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from stepfold_engine.cli import asking, dev, letters, sql
+from stepfold_engine.cli import (
+    acting,
+    asking,
+    checks,
+    dev,
+    diffs,
+    exports,
+    functions,
+    letters,
+    replays,
+    sql,
+)
 from stepfold_engine.cli.failures import USAGE, fail
 from stepfold_engine.wire.replies import release
 
@@ -73,11 +84,17 @@ program.command()(dev.dev)
 program.command()(asking.send)
 program.command()(asking.runs)
 add_commands(program)
+program.command()(functions.functions)
 program.command()(asking.events)
-program.command()(asking.cancel)
-program.command()(asking.resume)
+program.command()(acting.cancel)
+program.command()(acting.resume)
+program.command()(acting.rerun)
 program.command()(asking.signal)
 program.add_typer(letters.program, name="dead-letters")
+program.command()(exports.export)
+program.command()(replays.replay)
+program.command()(diffs.diff)
+program.command()(checks.replay_check)
 
 
 program.command()(sql.sql)

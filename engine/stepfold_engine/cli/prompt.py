@@ -10,7 +10,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
 from rich.console import Console
 
-from stepfold_engine.cli.sqltables import print_table
+from stepfold_engine.cli.sqltables import print_table, wide_console
 from stepfold_projections.asking import Asked
 from stepfold_projections.catalogue import ALL, BY_NAME, describe
 from stepfold_projections.queries import QueryError
@@ -49,7 +49,7 @@ def converse(tables: Asked, as_of: str) -> None:
     session: PromptSession[str] = PromptSession(
         history=FileHistory(str(HISTORY.expanduser())), completer=Names()
     )
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = wide_console()
     typer.echo(HELP)
     asked: list[str] = []
     while True:
@@ -89,4 +89,6 @@ def _answer(console: Console, tables: Asked, question: str, as_of: str) -> None:
         typer.echo(str(error), err=True)
         return
     print_table(console, result)
-    typer.echo(f"({result.arrow.num_rows:,} rows{', and more' if result.cut else ''})")
+    count = result.arrow.num_rows
+    rows = "row" if count == 1 else "rows"
+    typer.echo(f"({count:,} {rows}{', and more' if result.cut else ''})")

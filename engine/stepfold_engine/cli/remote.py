@@ -76,6 +76,19 @@ class Remote:
         answer = self.ask(method, path, query=query, body=body)
         return cast("Body", answer).get("data") if isinstance(answer, dict) else None
 
+    def download(self, path: str, *, query: Body | None = None) -> tuple[bytes, Mapping[str, str]]:
+        """Return the bytes of an answer, and its headers, with names in lower case.
+
+        Raises:
+            RefusedError: the engine refused.
+        """
+        try:
+            with self._open("GET", path, query, None) as answer:
+                headers = {name.lower(): value for name, value in answer.getheaders()}
+                return answer.read(), headers
+        except (OSError, http.client.HTTPException) as error:
+            self._not_there(error)
+
     def lines(self, path: str) -> Generator[Body]:
         """Yield the objects of a stream until it ends."""
         try:

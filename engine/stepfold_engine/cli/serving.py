@@ -18,6 +18,10 @@ EventKeys = Annotated[
     typer.Option("--event-key", help="Only these keys may send events. May be repeated."),
 ]
 Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
+Serves = Annotated[
+    list[str] | None,
+    typer.Option("--serves", help="Go on with pinned runs of this version, too. May be repeated."),
+]
 
 
 def checked_keys(host: str, given: list[str] | None) -> tuple[str, ...]:

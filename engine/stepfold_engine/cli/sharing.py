@@ -4,8 +4,9 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,15 +23,18 @@ from stepfold_engine.cli.cluster import (
 )
 from stepfold_engine.cli.development import checked_specs
 from stepfold_engine.cli.failures import FAILED, USAGE, fail
+from stepfold_engine.cli.keeping import told
 from stepfold_engine.cli.loading import LoadError, NoSuchFileError, load, parse_target
 from stepfold_engine.cli.remote import URL_DEFAULT, Url
-from stepfold_engine.cli.serving import EventKeys, Host, checked_keys, stopping
+from stepfold_engine.cli.serving import EventKeys, Host, Serves, checked_keys, stopping
 from stepfold_engine.cli.traced import traced
 from stepfold_engine.errors import EngineError, LogSettingError
 from stepfold_engine.history import NoHistory
 from stepfold_engine.kafka.properties import ClientProperties
+from stepfold_engine.kafka.sourcefile import sources_from
 from stepfold_engine.kafka.topics import TopicNames
 from stepfold_engine.node import Node
+from stepfold_engine.projecting import MISSING, Projecting, installed
 from stepfold_engine.shared import Observing, sharing_app
 from stepfold_engine.wire.api import build_app
 from stepfold_engine.wire.live import LiveFeed
@@ -39,8 +43,8 @@ from stepfold_engine.wire.server import listen, serving
 from stepfold_engine.wire.sql import Sql
 
 NO_TABLES = (
-    "a process that shares its log with others keeps no tables; copy the log (stepfold log copy)"
-    " and ask the copy (stepfold sql --data)"
+    "this process keeps no tables: start it with --projections FOLDER, or ask who keeps them"
+    " (stepfold projections run)"
 )
 
 What = Annotated[
@@ -60,6 +64,22 @@ Name = Annotated[
     typer.Option("--node", help="This process's own name: its partitions wait while it restarts."),
 ]
 
+SourcesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--sources",
+        envvar="STEPFOLD_SOURCES",
+        help="A TOML file of existing topics whose records are events, too.",
+    ),
+]
+Namespace = Annotated[
+    str, typer.Option("--namespace", help="Of the topics; the app's id if not given.")
+]
+Projections = Annotated[
+    Path | None,
+    typer.Option("--projections", help="Keep tables for SQL there, for POST /v1/sql."),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -72,6 +92,9 @@ class Options:
     host: str
     port: int | None
     event_keys: tuple[str, ...]
+    projections: Path | None
+    sources: Path | None
+    serves: tuple[str, ...]
 
 
 def add_commands(program: typer.Typer) -> None:
@@ -85,14 +108,15 @@ def run(  # noqa: PLR0913 - the options of a command
     what: What,
     *,
     kafka: Servers = "",
-    namespace: Annotated[
-        str, typer.Option("--namespace", help="Of the topics; the app's id if not given.")
-    ] = "",
+    namespace: Namespace = "",
     events_prefix: EventsPrefix = EVENTS_PREFIX,
     node: Name = "",
     host: Host = "127.0.0.1",
     port: Port = None,
     event_key: EventKeys = None,
+    serves: Serves = None,
+    projections: Projections = None,
+    sources: SourcesFile = None,
     config: Config = None,
     given: Given = None,
     as_json: AsJson = False,
@@ -120,7 +144,20 @@ def run(  # noqa: PLR0913 - the options of a command
     try:
         properties = properties_from(kafka, config, given)
         keys = checked_keys(host, event_key)
-        options = Options(what, namespace, events_prefix, node, host, port, keys)
+        if projections is not None and not installed():
+            fail(MISSING, USAGE)
+        options = Options(
+            what,
+            namespace,
+            events_prefix,
+            node,
+            host,
+            port,
+            keys,
+            projections,
+            sources,
+            tuple(serves or ()),
+        )
         asyncio.run(_serve(options, properties))
     except (NoSuchFileError, LogSettingError) as error:
         fail(str(error), USAGE)
@@ -134,16 +171,24 @@ async def _serve(options: Options, properties: ClientProperties) -> None:
     app = load(parse_target(options.file))
     checked_specs(app)
     names = TopicNames(options.namespace or app.id, options.events_prefix)
+    sources = sources_from(options.sources, names) if options.sources is not None else []
     sockets = [] if options.port is None else listen(options.host, options.port)
     live, scraping, stop = LiveFeed(), Scraping(), asyncio.Event()
     observing = Observing([live, *scraping.watchers], scraping.measured, traced)
+
+    tables = None
+    if options.projections is not None:
+        options.projections.mkdir(parents=True, exist_ok=True)
+        cluster = told(properties.values, names.namespace, names.events_prefix)
+        tables = Projecting(options.projections, cluster)
 
     @asynccontextmanager
     async def answering(node: Node) -> AsyncGenerator[None]:
         if not sockets:
             yield
             return
-        api = build_app(node, NoHistory(), live, options.event_keys, Sql(None, NO_TABLES))
+        sql = Sql(tables, NO_TABLES)
+        api = build_app(node, NoHistory(), live, options.event_keys, sql)
         api.router.routes.append(scraping.route(node))
         async with serving(api, sockets):
             typer.echo(f"http://{options.host}:{sockets[0].getsockname()[1]}")
@@ -153,13 +198,20 @@ async def _serve(options: Options, properties: ClientProperties) -> None:
     try:
         with stopping(stop):
             async with sharing_app(
-                app, properties, names, node_name=options.node, observing=observing
+                app,
+                properties,
+                names,
+                node_name=options.node,
+                sources=sources,
+                observing=observing,
+                serves=options.serves,
             ) as node:
                 functions = ", ".join(sorted(app.functions)) or "no functions"
                 owned = ", ".join(map(str, sorted(node.owners))) or "none yet"
                 typer.echo(f"{app.id} runs on Kafka ({names.namespace}): {functions}")
                 typer.echo(f"partitions of this process: {owned}")
-                async with answering(node):
+                keeping = tables.running() if tables is not None else nullcontext()
+                async with keeping, answering(node):
                     await stop.wait()
                     typer.echo("stopping: attempts that are running may end first")
     finally:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stepfold_engine.cli import kafkaoptions, keeping
 from stepfold_engine.cli.failures import USAGE, fail
 from stepfold_engine.cli.remote import URL_DEFAULT, Url
+from stepfold_engine.cli.serving import Host
 from stepfold_engine.projecting import MISSING, NEEDED
 
 if TYPE_CHECKING:
@@ -108,14 +110,55 @@ projections = typer.Typer(help="The tables behind SQL.", no_args_is_help=True)
 
 
 @projections.command()
-def rebuild(data: Folder = DATA_DEFAULT) -> None:
-    """Make the tables anew from the log, beside the old ones. No engine may run on the folder.
+def run(  # noqa: PLR0913 - the options of a command
+    *,
+    data: Folder = DATA_DEFAULT,
+    kafka: kafkaoptions.Servers = "",
+    namespace: kafkaoptions.Namespace = "",
+    events_prefix: kafkaoptions.EventsPrefix = kafkaoptions.EVENTS_PREFIX,
+    config: kafkaoptions.Config = None,
+    given: kafkaoptions.Given = None,
+    host: Host = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option("--port", "-p", min=0, max=65_535, help="Answer POST /v1/sql there; 0: any."),
+    ] = None,
+) -> None:
+    """Keep the tables of a log on Kafka in a folder, up to date, until stopped.
+
+    It only reads Kafka. stepfold sql --data asks it, and so do processes that run functions with
+    --projections. A second one on the same folder waits, and takes over when the first is gone.
+
+    For example:
+
+      stepfold projections run --kafka kafka-1:9092 --namespace shop --data ./tables --port 8289
+    """
+    log = keeping.Given(kafka, namespace, events_prefix, config, tuple(given or ()))
+    keeping.run(log, data, host, port)
+
+
+@projections.command()
+def rebuild(
+    data: Folder = DATA_DEFAULT,
+    *,
+    kafka: kafkaoptions.Servers = "",
+    namespace: kafkaoptions.Namespace = "",
+    events_prefix: kafkaoptions.EventsPrefix = kafkaoptions.EVENTS_PREFIX,
+    config: kafkaoptions.Config = None,
+    given: kafkaoptions.Given = None,
+) -> None:
+    """Make the tables anew from the log, beside the old ones. Nobody else may have them open.
+
+    What the log no longer holds is taken over from the old tables.
 
     For example:
 
       stepfold projections rebuild --data .stepfold
+
+      stepfold projections rebuild --data ./tables --kafka kafka-1:9092 --namespace shop
     """
-    _answers().rebuild(data)
+    log = keeping.Given(kafka, namespace, events_prefix, config, tuple(given or ()))
+    _answers().rebuild(data, keeping.opener(log, data))
 
 
 @projections.command()

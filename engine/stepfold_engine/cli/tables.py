@@ -57,7 +57,9 @@ def print_runs(console: Console, rows: Sequence[Body]) -> None:
         )
         for row in rows
     ]
-    _print(console, ("run", "function", "status", "started", "took", "waits for"), cells, "no runs")
+    print_table(
+        console, ("run", "function", "status", "started", "took", "waits for"), cells, "no runs"
+    )
 
 
 def print_events(console: Console, rows: Sequence[Body]) -> None:
@@ -72,7 +74,7 @@ def print_events(console: Console, rows: Sequence[Body]) -> None:
         )
         for row in rows
     ]
-    _print(console, ("event", "name", "received", "id", "data"), cells, "no events")
+    print_table(console, ("event", "name", "received", "id", "data"), cells, "no events")
 
 
 def print_run(console: Console, head: Body, entries: Sequence[Body]) -> None:
@@ -117,7 +119,7 @@ def print_letters(console: Console, rows: Sequence[Body]) -> None:
         )
         for row in rows
     ]
-    _print(console, ("id", "since", "lay at", "error", "bytes"), cells, "no dead letters")
+    print_table(console, ("id", "since", "lay at", "error", "bytes"), cells, "no dead letters")
 
 
 def print_letter(console: Console, letter: Body) -> None:
@@ -149,7 +151,8 @@ def waits_for(row: Body) -> str:
     """Say what an unfinished run waits for."""
     given = row.get("waiting")
     waiting = cast("list[Body]", given) if isinstance(given, list) else []
-    words: list[str] = []
+    version = text(row, "waits_for_version")
+    words = [f"version {version}"] if version else list[str]()
     for item in waiting:
         kind, until_ms = text(item, "kind"), number(item, "until_ms")
         what = {
@@ -184,9 +187,10 @@ def _preview(value: object) -> str:
     return whole if len(whole) <= _PREVIEW_CHARS else whole[: _PREVIEW_CHARS - 1] + "…"
 
 
-def _print(
+def print_table(
     console: Console, names: Sequence[str], rows: Sequence[Sequence[str]], none: str
 ) -> None:
+    """Print rows: a table on a terminal, tab-separated lines in a pipe."""
     if not console.is_terminal:
         for row in rows:
             console.file.write("\t".join(row) + "\n")

@@ -23,13 +23,43 @@ from stepfold_engine.kafka.asyncapi import document
 from stepfold_engine.kafka.client import Admin
 from stepfold_engine.kafka.connection import connected_admin
 from stepfold_engine.kafka.properties import ClientProperties
-from stepfold_engine.kafka.topics import KEEP_MS, Layout, TopicNames, settings_of
+from stepfold_engine.kafka.topics import (
+    DAY_MS,
+    KEEP_MS,
+    PARTITIONS,
+    Asked,
+    Layout,
+    TopicNames,
+    settings_of,
+)
 from stepfold_engine.log.base import TOPICS
 from stepfold_engine.wire.replies import release
 
 _T = TypeVar("_T")
-DAY_MS = 86_400_000
-REPLICAS = 3
+
+Partitions = Annotated[
+    int | None,
+    typer.Option(
+        "--partitions",
+        min=1,
+        max=1_000,
+        help=f"Of the journal; fixed when it is made. Else {PARTITIONS}.",
+    ),
+]
+EventsPartitions = Annotated[
+    int | None,
+    typer.Option(
+        "--events-partitions", min=1, max=1_000, help=f"Of the events. Else {PARTITIONS}."
+    ),
+]
+Replicas = Annotated[
+    int | None,
+    typer.Option("--replicas", min=1, help="Else three, or as many as there are brokers."),
+]
+KeepDays = Annotated[
+    int | None,
+    typer.Option("--keep-days", min=1, help=f"How long events are kept. Else {KEEP_MS // DAY_MS}."),
+]
 
 program = typer.Typer(
     help="Make and check the Kafka topics of a namespace.",
@@ -44,61 +74,62 @@ def create(  # noqa: PLR0913 - the options of a command
     *,
     kafka: Servers = "",
     events_prefix: EventsPrefix = EVENTS_PREFIX,
-    partitions: Annotated[
-        int, typer.Option("--partitions", min=1, max=1_000, help="Of the journal; fixed then.")
-    ] = 12,
-    events_partitions: Annotated[
-        int, typer.Option("--events-partitions", min=1, max=1_000, help="Of the events.")
-    ] = 12,
-    replicas: Annotated[
-        int, typer.Option("--replicas", min=0, help="0: three, or as many as there are brokers.")
-    ] = 0,
-    keep_days: Annotated[
-        int, typer.Option("--keep-days", min=1, help="How long events are kept.")
-    ] = KEEP_MS // DAY_MS,
+    partitions: Partitions = None,
+    events_partitions: EventsPartitions = None,
+    replicas: Replicas = None,
+    keep_days: KeepDays = None,
     config: Config = None,
     given: Given = None,
 ) -> None:
     """Make the topics that are missing; those that are there stay as they are.
 
+    Nothing is made if those that are there have other numbers of partitions than you ask for.
+
     For example:
 
       stepfold topics create --kafka kafka-1:9092 --namespace shop --partitions 24
     """
+    asked = _asked(partitions, events_partitions, replicas, keep_days)
 
     async def make(admin: Admin, names: TopicNames) -> None:
-        copies = replicas or min(REPLICAS, await admin.brokers())
-        layout = Layout(partitions, events_partitions, copies, keep_days * DAY_MS)
-        made = await kafka_topics.create(admin, names, layout)
+        made = await kafka_topics.create(admin, names, asked)
         for topic in TOPICS:
             name = names.of(topic)
             typer.echo(f"{name}: {'made' if name in made else 'was there'}")
-        _, advice = await kafka_topics.check(admin, names)
-        for difference in advice:
+        found, advice = await kafka_topics.check(admin, names)
+        for difference in kafka_topics.unlike(found, names, asked) + advice:
             typer.echo(f"{difference} (advice)", err=True)
 
     _run(make, _properties(kafka, config, given), namespace, events_prefix)
 
 
 @program.command()
-def check(
+def check(  # noqa: PLR0913 - the options of a command
     namespace: Namespace,
     *,
     kafka: Servers = "",
     events_prefix: EventsPrefix = EVENTS_PREFIX,
+    partitions: Partitions = None,
+    events_partitions: EventsPartitions = None,
+    replicas: Replicas = None,
+    keep_days: KeepDays = None,
     config: Config = None,
     given: Given = None,
 ) -> None:
-    """Say what differs from how the topics should be; exit code 1 if they cannot be used.
+    """Say what differs from how the topics should be; exit code 1 if they cannot be used so.
+
+    With the options of `create`, what differs from these is said, too; other numbers of partitions
+    are exit code 1.
 
     For example:
 
       stepfold topics check --kafka kafka-1:9092 --namespace shop
     """
+    asked = _asked(partitions, events_partitions, replicas, keep_days)
 
     async def look(admin: Admin, names: TopicNames) -> bool:
         found = await kafka_topics.describe(admin, names)
-        said = kafka_topics.differences(found, names)
+        said = kafka_topics.differences(found, names) + kafka_topics.unlike(found, names, asked)
         for difference in said:
             typer.echo(f"{difference}{'' if difference.fatal else ' (advice)'}", err=True)
         if not said:
@@ -138,6 +169,13 @@ def describe(
                 typer.echo(f"  {setting}={found.settings[name].get(setting, '')}")
 
     _run(show, _properties(kafka, config, given), namespace, events_prefix)
+
+
+def _asked(
+    partitions: int | None, events: int | None, replicas: int | None, keep_days: int | None
+) -> Asked:
+    keep_ms = None if keep_days is None else keep_days * DAY_MS
+    return Asked(partitions, events, replicas, keep_ms)
 
 
 def _properties(kafka: str, config: Config, given: Given) -> ClientProperties:

@@ -126,6 +126,25 @@ def _stopped(e: Body) -> Line:
     return Line(f"stopped: {why}; go on with: stepfold resume", BAD)
 
 
+def _asked(e: Body) -> str:
+    by, why = text(e, "asked_by"), text(e, "why")
+    return (f" by {by}" if by else "") + (f": {why}" if why else "")
+
+
+def _rerun(e: Body) -> Line:
+    step = text(e, "from_step")
+    where = f" from step {step}" if step else ""
+    times = e.get("times_ms")
+    shared = len(cast("list[object]", times)) if isinstance(times, list) else 0
+    what = f", with {shared} of its entries" if shared else ""
+    return Line(f"a rerun of {text(e, 'origin')}{where}{what}{_asked(e)}")
+
+
+def _version(e: Body) -> Line:
+    side = "new" if e.get("chosen") else "old"
+    return Line(f"keeps to the {side} side of change {text(e, 'name')}", MILD)
+
+
 def _signal_ended(e: Body) -> Line:
     words = {"timed-out": "no signal came in time", "refused": "another run waits for the signal"}
     return Line(words.get(text(e, "reason"), f"signal wait {text(e, 'reason')}"), BAD)
@@ -162,5 +181,7 @@ _WORDS: dict[str, Callable[[Body], Line]] = {
     "RunFailed": lambda e: Line(f"failed after {_total(e)}: {error_text(part(e, 'error'))}", BAD),
     "RunCancelled": lambda e: Line(f"cancelled after {_total(e)}: {text(e, 'reason')}", BAD),
     "RunStopped": _stopped,
-    "RunResumed": lambda _: Line("resumed"),
+    "RunResumed": lambda e: Line(f"resumed{_asked(e)}"),
+    "RerunStarted": _rerun,
+    "VersionChosen": _version,
 }

@@ -8,12 +8,24 @@ from collections.abc import Callable
 from typing import Any
 
 from stepfold_engine.core import timers
-from stepfold_engine.core.partition import HOUR_MS, REMEMBERED_MS, Partition, SignalWaiter
+from stepfold_engine.core.partition import (
+    HOUR_MS,
+    REMEMBERED_MS,
+    Cron,
+    Partition,
+    SignalWaiter,
+    keyed,
+)
 from stepfold_engine.core.run import Run, from_head, started
 from stepfold_schemas.entries import (
     AttemptStarted,
+    CronEnded,
+    CronFired,
+    CronScheduled,
+    DebounceEnded,
     Decision,
     Entry,
+    EventDebounced,
     EventMatched,
     FunctionsDeclared,
     FunctionsHeld,
@@ -32,6 +44,7 @@ from stepfold_schemas.entries import (
     PartitionReleased,
     PartitionRestated,
     RequestAnswered,
+    RerunStarted,
     RoundFinished,
     RunAttemptFailed,
     RunCancelled,
@@ -56,6 +69,7 @@ from stepfold_schemas.entries import (
     SuspectsResumed,
     TimerFired,
     TimerSet,
+    VersionChosen,
     WaitBegan,
     WaitTimedOut,
 )
@@ -244,14 +258,61 @@ def _ids_remembered(state: Partition, e: IdsRemembered, _: Decision) -> None:
 
 def _signal_held(state: Partition, e: SignalHeld, _: Decision) -> None:
     waiter = SignalWaiter(e.run, e.step, e.due_ms)
-    if state.signals.get(e.signal) == waiter:
+    old = state.signals.get(e.signal)
+    if old == waiter:
         return
+    if old is not None:
+        state.timers.cancel(old.due_ms, b"", e.signal.encode())
     state.signals[e.signal] = waiter
     state.timers.add_held(e.due_ms, b"", e.signal.encode())
 
 
 def _signal_freed(state: Partition, e: SignalFreed, _: Decision) -> None:
-    state.signals.pop(e.signal, None)
+    waiter = state.signals.pop(e.signal, None)
+    if waiter is not None:
+        state.timers.cancel(waiter.due_ms, b"", e.signal.encode())
+
+
+def _cron_scheduled(state: Partition, e: CronScheduled, _: Decision) -> None:
+    _file_cron(state, Cron(e.function, e.cron, e.due_ms))
+
+
+def _cron_fired(state: Partition, e: CronFired, _: Decision) -> None:
+    if e.next_ms:
+        _file_cron(state, Cron(e.function, e.cron, e.next_ms))
+    else:
+        state.crons.pop(keyed(e.function, e.cron), None)
+
+
+def _file_cron(state: Partition, cron: Cron) -> None:
+    name = keyed(cron.function, cron.cron)
+    if state.crons.get(name) != cron:
+        state.crons[name] = cron
+        state.timers.add(cron.due_ms, timers.CRON, name.encode())
+
+
+def _cron_ended(state: Partition, e: CronEnded, _: Decision) -> None:
+    name = keyed(e.function, e.cron)
+    cron = state.crons.pop(name, None)
+    if cron is not None:
+        state.timers.cancel(cron.due_ms, timers.CRON, name.encode())
+
+
+def _debounced(state: Partition, e: EventDebounced, _: Decision) -> None:
+    name = keyed(e.function, e.key)
+    known = state.debounces.get(name)
+    state.debounces[name] = e
+    if known is None or known.due_ms != e.due_ms:
+        if known is not None:
+            state.timers.cancel(known.due_ms, timers.DEBOUNCE, name.encode())
+        state.timers.add_held(e.due_ms, timers.DEBOUNCE, name.encode())
+
+
+def _debounce_ended(state: Partition, e: DebounceEnded, _: Decision) -> None:
+    name = keyed(e.function, e.key)
+    known = state.debounces.pop(name, None)
+    if known is not None:
+        state.timers.cancel(known.due_ms, timers.DEBOUNCE, name.encode())
 
 
 # The run.
@@ -309,8 +370,15 @@ def _begin(state: Partition, run: bytes, operation: Operation, decision: Decisio
 
 def _drop_operation(state: Partition, run: Run, step: bytes) -> None:
     operation = run.operations.pop(step, None)
-    if operation is not None and operation.condition is not None:
-        state.waits.remove(operation.condition, (key_of(run.id), step))
+    if operation is not None:
+        _take_out(state, key_of(run.id), operation)
+
+
+def _take_out(state: Partition, key: bytes, operation: Operation) -> None:
+    """Take an operation's wait out of the index, and its time out of the timers."""
+    if operation.condition is not None:
+        state.waits.remove(operation.condition, (key, operation.step))
+    state.timers.cancel(operation.due_ms, key, operation.step)
 
 
 def _finish(state: Partition, e: OUTCOMES, d: Decision) -> None:
@@ -455,10 +523,16 @@ def _ended(state: Partition, e: RunCompleted | RunFailed | RunCancelled, d: Deci
     if run is None:
         return
     for operation in run.operations.values():
-        if operation.condition is not None:
-            state.waits.remove(operation.condition, (key, operation.step))
+        _take_out(state, key, operation)
     for cancellation in run.cancellations:
         state.waits.remove(cancellation.condition, (key, b""))
+    for due_ms, what in (
+        (run.due_ms, timers.RUN_DUE),
+        (run.retry_at_ms, timers.RUN_RETRY),
+        (run.start_by_ms, timers.RUN_START_BY),
+        (run.finish_by_ms, timers.RUN_FINISH_BY),
+    ):
+        state.timers.cancel(due_ms, key, what)
     state.runs.remove(key)
     if run.remembered:
         state.ended.setdefault(d.at_ms // HOUR_MS, set()).add(key)
@@ -477,6 +551,20 @@ def _run_resumed(state: Partition, e: RunResumed, d: Decision) -> None:
     run = _touch(state, e.run, d)
     if run is not None:
         run.stopped = False
+
+
+def _rerun_started(state: Partition, e: RerunStarted, d: Decision) -> None:
+    """The failed attempts of the run that it shares outcomes with do not count for this one."""
+    run = _touch(state, e.run, d)
+    if run is not None:
+        run.attempt, run.retry_at_ms = 1, 0
+
+
+def _version_chosen(state: Partition, e: VersionChosen, d: Decision) -> None:
+    run = _touch(state, e.run, d)
+    if run is not None:
+        run.begun = True
+        _got_on(state, key_of(e.run))
 
 
 def _history_restated(state: Partition, e: HistoryRestated, d: Decision) -> None:
@@ -503,6 +591,11 @@ _APPLY: dict[type[Entry], Callable[[Partition, Any, Decision], None]] = {
     SuspectsCleared: _cleared,
     SignalHeld: _signal_held,
     SignalFreed: _signal_freed,
+    CronScheduled: _cron_scheduled,
+    CronFired: _cron_fired,
+    CronEnded: _cron_ended,
+    EventDebounced: _debounced,
+    DebounceEnded: _debounce_ended,
     EventMatched: _event_matched,
     RunStarted: _run_started,
     RunRestated: _run_restated,
@@ -532,4 +625,6 @@ _APPLY: dict[type[Entry], Callable[[Partition, Any, Decision], None]] = {
     RunCancelled: _ended,
     RunStopped: _stopped,
     RunResumed: _run_resumed,
+    RerunStarted: _rerun_started,
+    VersionChosen: _version_chosen,
 }

@@ -55,7 +55,7 @@ class LookbackEnded:
     """The log was searched for a wait (or, with an empty ``step``, for a cancellation).
 
     ``event`` is the first one found, as bytes, or None; ``event_id`` its id. ``through`` says up
-    to which offset each partition of events was searched.
+    to which offset each input (topic, partition) was searched.
     """
 
     run: bytes
@@ -63,7 +63,9 @@ class LookbackEnded:
     event: bytes | None
     event_id: str
     event_name: str
-    through: Mapping[int, int] = field(default_factory=dict[int, int], hash=False)
+    through: Mapping[tuple[str, int], int] = field(
+        default_factory=dict[tuple[str, int], int], hash=False
+    )
 
 
 @dataclass(frozen=True, slots=True)

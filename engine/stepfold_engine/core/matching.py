@@ -1,4 +1,7 @@
-"""The port to expressions: what the core needs to know of them. The shell brings the real one."""
+"""The port to expressions: what the core needs to know of them. The shell brings the real one.
+
+Conditions and keys are CEL; the times at which functions start are cron expressions.
+"""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -25,6 +28,18 @@ class Matching(Protocol):
 
     def key(self, expression: str, event: Mapping[str, object]) -> str:
         """Return the value of a key expression as canonical text."""
+        ...
+
+    def cron_after(self, cron: str, after_ms: int) -> int:
+        """Return the first time after this one at which a cron expression comes due, 0 if never.
+
+        Raises:
+            InvalidOptionError: it is no cron expression.
+        """
+        ...
+
+    def cron_until(self, cron: str, first_ms: int, now_ms: int) -> int:
+        """Return the last time up to now at which it came due, given one at which it did."""
         ...
 
     def term_value(self, event: Mapping[str, object], path: str) -> str:

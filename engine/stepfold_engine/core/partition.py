@@ -12,7 +12,13 @@ from stepfold_engine.core.run import RunTable
 from stepfold_engine.core.timers import Timers
 from stepfold_engine.core.waits import WaitIndex
 from stepfold_schemas import codec
-from stepfold_schemas.entries import FunctionsDeclared, FunctionSpec, RequestAnswered, RoundPlace
+from stepfold_schemas.entries import (
+    EventDebounced,
+    FunctionsDeclared,
+    FunctionSpec,
+    RequestAnswered,
+    RoundPlace,
+)
 
 HOUR_MS = 3_600_000
 REMEMBERED_MS = 24 * HOUR_MS
@@ -36,6 +42,15 @@ class SignalWaiter:
 
     run: bytes
     step: bytes
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A function's cron expression, and when it comes due next."""
+
+    function: str
+    cron: str
     due_ms: int
 
 
@@ -73,6 +88,8 @@ class Partition:
         queued: the number of the last message to each partition; ``unsent`` holds those that
             are not known to lie in its inbox.
         taken: the number of the last message taken from each partition.
+        crons: the crons whose home is here, by name (``keyed``).
+        debounces: the same of events that are to start runs, the latest one of each key.
         places: where decisions lie.
         round: the number of the last round of restating that began, at ``round_at_ms``
             and with decision ``round_at_seq``;
@@ -97,6 +114,8 @@ class Partition:
     timers: Timers = field(default_factory=Timers)
     waits: WaitIndex = field(default_factory=WaitIndex)
     signals: dict[str, SignalWaiter] = field(default_factory=dict[str, SignalWaiter])
+    crons: dict[str, Cron] = field(default_factory=dict[str, Cron])
+    debounces: dict[str, EventDebounced] = field(default_factory=dict[str, EventDebounced])
     declarations: dict[str, Declaration] = field(default_factory=dict[str, Declaration])
     functions: dict[str, FunctionSpec] = field(default_factory=dict[str, FunctionSpec])
     by_trigger: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
@@ -111,6 +130,14 @@ class Partition:
     round_at_ms: int = 0
     round_at_seq: int = 0
     rounds: list[RoundPlace] = field(default_factory=list[RoundPlace])
+
+    @property
+    def arriving(self) -> bool:
+        """Whether what lived elsewhere is being moved here: the journal begins with an open round.
+
+        A round of an owner follows what it restates, so it is never the first decision.
+        """
+        return self.round_open and self.round_at_seq == 1
 
     def knows(self, key: bytes) -> bool:
         """Say whether a run with this key lives, or ended less than a day ago."""
@@ -133,6 +160,11 @@ class Partition:
         for spec in self.functions.values():
             for trigger in spec.triggers:
                 self.by_trigger.setdefault(trigger.event, []).append(spec.id)
+
+
+def keyed(function: str, key: str) -> str:
+    """Return what names a cron, or the value of a key, of a function; its hash is its home."""
+    return f"{function}\0{key}"
 
 
 def digest_of(functions: list[FunctionSpec]) -> bytes:

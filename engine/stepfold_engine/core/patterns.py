@@ -4,6 +4,8 @@ A pattern is an event's name, or a beginning followed by ``/*`` or ``.*``. There
 wildcard: a bare ``*`` is an ordinary name that no event has.
 """
 
+from functools import lru_cache
+
 from stepfold_schemas import strict
 
 PATTERN_CHARS_MAX = 255
@@ -25,18 +27,19 @@ def matches(pattern: str, name: str) -> bool:
     return len(pattern) > 2 and pattern.endswith(_WILDCARD_ENDS) and name.startswith(pattern[:-1])
 
 
-def patterns_of(name: str) -> list[str]:
+@lru_cache(maxsize=1_024)
+def patterns_of(name: str) -> tuple[str, ...]:
     """Every pattern that matches the name: the name itself, then the shortest wildcard first.
 
     An index holds waits by pattern; looking up these finds all that an event could match.
 
     >>> patterns_of("a/b.c.d")
-    ['a/b.c.d', 'a/*', 'a/b.*', 'a/b.c.*']
+    ('a/b.c.d', 'a/*', 'a/b.*', 'a/b.c.*')
     """
     exact = [] if name == "*" else [name]
     ends = (i for i, char in enumerate(name) if char in "/." and i > 0)
     wildcards = [name[: i + 1] + "*" for i in ends]
-    return exact + [pattern for pattern in wildcards if pattern != name]
+    return (*exact, *(pattern for pattern in wildcards if pattern != name))
 
 
 def check_pattern(pattern: str) -> None:

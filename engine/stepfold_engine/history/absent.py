@@ -13,7 +13,8 @@ from stepfold_engine.history.views import Outcome, RunFilter, RunView
 
 NOT_HERE = (
     "a process that shares its log with others keeps no index of runs: it sees only the partitions"
-    " that it owns. Copy the log (stepfold log copy) and ask the copy (stepfold sql --data)"
+    " that it owns. Copy the log (stepfold log copy) and ask the copy (stepfold sql --data); one"
+    " run can be exported from Kafka directly (stepfold export --kafka)"
 )
 NOT_IMPLEMENTED = 501
 

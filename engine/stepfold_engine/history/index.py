@@ -28,13 +28,12 @@ from stepfold_engine.history.views import (
 )
 from stepfold_engine.node import Node
 from stepfold_schemas.entries import RunCancelled, RunCompleted, RunFailed
-from stepfold_schemas.ids import home_of, key_of, parse_ulid, run_id, ulid_text
+from stepfold_schemas.ids import ULID_CHARS, home_of, key_of, parse_ulid, run_id, ulid_text
 
 _T = TypeVar("_T")
 
 SCAN_ROWS = 500
 RUNS_OF_AN_EVENT_MAX = 1_000
-ULID_CHARS = 26
 SHORT_ID_CHARS = 8
 """The end of a run's id that people are shown: five whole bytes."""
 
@@ -104,6 +103,11 @@ class History:
             if end is not None:
                 found = await self._ask(lambda store: store.ending_in(end[-5:], 3))
         return [row.id for row in found]
+
+    async def with_key(self, key: bytes) -> RunView | None:
+        """Return the run whose id ends in this key, or None if there is none."""
+        rows = await self._ask(lambda store: store.ending_in(key, 1))
+        return self._view(rows[0].id, rows[0]) if rows else None
 
     async def timeline(self, view: RunView) -> list[Fact]:
         """Return the confirmed entries of a run's journal, in order.

@@ -41,6 +41,7 @@ class RunView:
         events: internal ids of the events that started it; ``event`` is the first one's name.
         attempt: the attempt of the function's own code, from 1; 0 for an ended run.
         seqs: the decisions of its journal.
+        waits_for: the version of its function that no process here has; "" if it waits for none.
     """
 
     id: bytes
@@ -55,6 +56,7 @@ class RunView:
     attempt: int
     waiting: list[Waiting]
     seqs: list[int]
+    waits_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def live_view(run: Run, row: Row | None, partition: int, now_ms: int, *, served:
         run.attempt,
         [_waiting(o) for o in run.operations.values()],
         list(run.seqs),
+        "" if served else run.version,
     )
 
 

@@ -26,7 +26,7 @@ from stepfold_engine.errors import (
     LogError,
     LogFullError,
 )
-from stepfold_engine.log import tables, wal
+from stepfold_engine.log import moved, tables, wal
 from stepfold_engine.log.base import (
     EVENTS,
     INBOX,
@@ -129,6 +129,7 @@ class EmbeddedLog:
         *,
         bytes_max: int | None = None,
         reserve_bytes: int = 32 << 20,
+        although_moved: bool = False,
     ) -> Self:
         """Open the log in a folder, making it if need be.
 
@@ -138,11 +139,12 @@ class EmbeddedLog:
             now_ms: the time of appends, in milliseconds since 1970.
             bytes_max: the limit on the file, None for the disk's.
             reserve_bytes: kept free for the journal when space runs out.
+            although_moved: open it although what is alive in it was moved to another log.
 
         Raises:
             LogLockedError: another process has it open.
             CorruptLogError: acknowledged records are damaged; nothing is changed.
-            LogError: it has another number of partitions, or a newer format.
+            LogError: it has another number of partitions, or a newer format, or was moved.
         """
         folder.mkdir(parents=True, exist_ok=True)
         log = cls(folder, now_ms, FolderLock(folder))
@@ -150,6 +152,8 @@ class EmbeddedLog:
             log._look_at_tail()
             with contextlib.ExitStack() as opened:
                 log._open(opened, partitions, bytes_max, reserve_bytes)
+                if not although_moved:
+                    moved.refuse(log._db, folder)
                 opened.pop_all()
         except BaseException:
             log._lock.close()

@@ -1,7 +1,7 @@
 """The projector beside the engine: a process of its own, started again when it dies.
 
-The engine hands it the folder and nothing else; it reads the log's file. Whatever becomes of it,
-the engine only answers that there are no answers at the moment.
+It is handed the folder, and told which log on Kafka if it is not the one there, and reads it by
+itself. Whatever becomes of it, the engine only answers that there are no answers at the moment.
 """
 
 import asyncio
@@ -29,6 +29,11 @@ START_AFTER_S = 1.0
 
 RETRY_S, RETRY_S_MAX = 1.0, 60.0
 ANSWER_S = 120.0
+STARTING_S = 10.0
+"""How long a question waits for a projector that is being started."""
+
+LOOK_S = 0.1
+OK, NOT_NOW = 200, 503
 STOP_S = 5.0
 REPLY_BYTES_MAX = 1 << 30
 _HEAD = struct.Struct(">I")
@@ -43,8 +48,14 @@ def installed() -> bool:
 class Projecting:
     """Keeps the projector's process, and passes questions on to it."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, cluster: Mapping[str, object] | None = None) -> None:
+        """Keep nothing yet.
+
+        Args:
+            folder: where the tables lie, and their log, too, unless it is on Kafka.
+            cluster: the client properties, namespace and events_prefix of a log on Kafka.
+        """
+        self._folder, self._cluster = folder, cluster
         self._address: Path | None = None
 
     @asynccontextmanager
@@ -78,9 +89,14 @@ class Projecting:
 
     async def _run(self, address: Path) -> None:
         command = (sys.executable, "-m", "stepfold_engine.projecting.process")
-        process = await asyncio.create_subprocess_exec(
-            *command, str(self._folder.absolute()), str(address), stdin=asyncio.subprocess.PIPE
-        )
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+        assert process.stdin is not None
+        asked = {
+            "folder": str(self._folder.absolute()),
+            "address": str(address),
+            "cluster": self._cluster,
+        }
+        process.stdin.write(json.dumps(asked).encode() + b"\n")
         self._address = address
         try:
             await process.wait()
@@ -91,20 +107,40 @@ class Projecting:
     async def ask(self, asked: Mapping[str, object]) -> tuple[dict[str, Any], bytes]:
         """Pass a question on; return the reply's head and body.
 
+        A projector that is being started is waited for.
+
         Raises:
             RequestRefusedError: it was refused, or there is no projector at the moment.
         """
+        until_s = asyncio.get_running_loop().time() + STARTING_S
+        while True:
+            try:
+                return await self._ask_once(asked)
+            except _NotYetError as error:
+                if asyncio.get_running_loop().time() > until_s:
+                    raise RequestRefusedError(NOT_NOW, str(error)) from error
+            await asyncio.sleep(LOOK_S)
+
+    async def _ask_once(self, asked: Mapping[str, object]) -> tuple[dict[str, Any], bytes]:
         if self._address is None:
-            raise RequestRefusedError(503, "the projector is being started; ask again in a moment")
+            raise _NotYetError("the projector is being started; ask again in a moment")
+        text = "the projector does not answer; it is started again if it died"
         try:
             async with asyncio.timeout(ANSWER_S):
                 head, body = await _exchange(self._address, asked)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise _NotYetError(text) from error
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            text = "the projector does not answer; it is started again if it died"
-            raise RequestRefusedError(503, text) from error
-        if head["status"] != 200:
+            raise RequestRefusedError(NOT_NOW, text) from error
+        if head["status"] == NOT_NOW:
+            raise _NotYetError(str(head["error"]))
+        if head["status"] != OK:
             raise RequestRefusedError(int(head["status"]), str(head["error"]))
         return head, body
+
+
+class _NotYetError(Exception):
+    """Nobody can answer yet; the message says why."""
 
 
 async def _exchange(address: Path, asked: Mapping[str, object]) -> tuple[dict[str, Any], bytes]:

@@ -16,7 +16,10 @@ from stepfold_engine.errors import EngineError, RequestRefusedError
 from stepfold_engine.formats.plain import parse_json
 from stepfold_engine.history import STATUSES, History, NoHistory, RunFilter, RunView
 from stepfold_engine.node import Node
+from stepfold_engine.wire.acting import Acting
 from stepfold_engine.wire.eventlog import EventFilter, event_by_id, newest_events
+from stepfold_engine.wire.exports import Exports
+from stepfold_engine.wire.functions import Functions
 from stepfold_engine.wire.ingest import Ingest
 from stepfold_engine.wire.letters import Letters
 from stepfold_engine.wire.live import LiveFeed
@@ -27,6 +30,7 @@ from stepfold_engine.wire.models import (
     run_body,
     run_row,
 )
+from stepfold_engine.wire.recalled import Recalled
 from stepfold_engine.wire.replies import (
     BadRequestError,
     data_reply,
@@ -86,6 +90,7 @@ class Api:
                 {"event": t.event} | ({"expression": t.expression} if t.expression else {})
                 for t in spec.triggers
             ]
+            triggers += [{"cron": cron} for cron in spec.crons]
             found.append({"id": spec.id, "name": spec.name, "slug": spec.id, "triggers": triggers})
         return found
 
@@ -99,13 +104,13 @@ class Api:
             before_ms=_time(request, "received_before"),
             after_ms=_time(request, "received_after"),
         )
-        return data_reply([event_row(e) for e in await newest_events(self.node.log, wanted)])
+        return data_reply([event_row(e) for e in await newest_events(self.node, wanted)])
 
     async def event(self, request: Request) -> Response:
         """``GET /v1/events/{id}``."""
         text = request.path_params["id"]
         _ulid(text, "event")
-        event = await event_by_id(self.node.log, text)
+        event = await event_by_id(self.node, text)
         if event is None:
             raise RequestRefusedError(404, f"no event {text}")
         return data_reply(event_row(event))
@@ -166,7 +171,7 @@ class Api:
 
     async def our_run(self, request: Request) -> Response:
         """``GET /stepfold/v1/runs/{id}``; the beginning of an id will do if it is unique."""
-        view = await self._named(request)
+        view = await self.named(request)
         body = run_body(view)
         outcome = await self.history.outcome(view)
         if outcome is not None:
@@ -175,21 +180,9 @@ class Api:
 
     async def timeline(self, request: Request) -> Response:
         """``GET /stepfold/v1/runs/{id}/timeline``."""
-        view = await self._named(request)
+        view = await self.named(request)
         facts = await self.history.timeline(view)
         return data_reply([fact_body(view.id, fact) for fact in facts])
-
-    async def resume(self, request: Request) -> Response:
-        """``POST /stepfold/v1/runs/{id}/resume``."""
-        run = await self._id(request)
-        await self.node.resume_run(run)
-        return data_reply({"run_id": ulid_text(run)})
-
-    async def cancel_named(self, request: Request) -> Response:
-        """``DELETE /stepfold/v1/runs/{id}``."""
-        run = await self._id(request)
-        await self.node.cancel(run, "cancelled by request")
-        return data_reply({"run_id": ulid_text(run)})
 
     async def partitions(self, _: Request) -> Response:
         """``GET /stepfold/v1/partitions``."""
@@ -225,11 +218,11 @@ class Api:
             raise RequestRefusedError(404, f"no run {ulid_text(run)}")
         return view
 
-    async def _named(self, request: Request) -> RunView:
+    async def named(self, request: Request) -> RunView:
         """Return the run that a whole id, its beginning, or its last eight characters name."""
-        return await self._run(await self._id(request))
+        return await self._run(await self.id_of(request))
 
-    async def _id(self, request: Request) -> bytes:
+    async def id_of(self, request: Request) -> bytes:
         """Return the id that is meant; whether there is such a run is not asked of a whole one."""
         text = str(request.path_params["id"]).upper()
         if len(text) == 26:
@@ -260,7 +253,7 @@ def build_app(
         sql: answers questions in SQL.
     """
     api, ingest, sql = Api(node, history, live), Ingest(node, keys), sql or Sql(None)
-    ours = "/stepfold/v1"
+    recalled, ours = Recalled(sql.tables), "/stepfold/v1"
     routes = [
         Route("/", api.root),
         Route("/health", api.health),
@@ -276,12 +269,13 @@ def build_app(
         Route("/v1/sql/copy", sql.copy, methods=["POST"]),
         Route(f"{ours}/runs", api.our_runs),
         Route(f"{ours}/runs/{{id}}", api.our_run, methods=["GET"]),
-        Route(f"{ours}/runs/{{id}}", api.cancel_named, methods=["DELETE"]),
         Route(f"{ours}/runs/{{id}}/timeline", api.timeline),
-        Route(f"{ours}/runs/{{id}}/resume", api.resume, methods=["POST"]),
+        *Acting(node, history, api.id_of, recalled).routes(ours),
         Route(f"{ours}/partitions", api.partitions),
         Route(f"{ours}/live", api.watch),
-        *Letters(node.log).routes(ours),
+        *Functions(node).routes(ours),
+        *Letters(node).routes(ours),
+        *Exports(node, history, api.named, recalled).routes(ours),
     ]
     cors = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
     handlers = {

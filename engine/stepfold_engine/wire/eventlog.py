@@ -3,8 +3,9 @@
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
+from stepfold_engine.intake import said_in
 from stepfold_engine.log.base import EVENTS, Log, Record
-from stepfold_engine.readers import said_in, whole_event
+from stepfold_engine.node import Node
 from stepfold_schemas.codec import UndecodableError
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import parse_ulid, time_of
@@ -33,15 +34,15 @@ class EventFilter:
     after_ms: int = 0
 
 
-async def newest_events(log: Log, asked: EventFilter) -> list[Event]:
+async def newest_events(node: Node, asked: EventFilter) -> list[Event]:
     """Return events, newest first."""
     found: list[tuple[int, int, Event]] = []
-    for partition in range(await log.partitions(EVENTS)):
+    for partition in range(await node.log.partitions(EVENTS)):
         mine: list[tuple[int, int, Event]] = []
-        async for record in _backwards(log, partition, asked.before_ms):
+        async for record in _backwards(node.log, partition, asked.before_ms):
             if record.at_ms < asked.after_ms or len(mine) >= asked.limit:
                 break
-            event = _event(record, partition, asked.name)
+            event = await _event(node, record, partition, asked.name)
             if event is not None and (not asked.cursor or event.internal < asked.cursor):
                 mine.append((event.received_ms, record.offset, event))
         found.extend(mine)
@@ -49,7 +50,7 @@ async def newest_events(log: Log, asked: EventFilter) -> list[Event]:
     return [event for _, _, event in found[: asked.limit]]
 
 
-async def event_by_id(log: Log, internal: str) -> Event | None:
+async def event_by_id(node: Node, internal: str) -> Event | None:
     """Return the event with this internal id, or None.
 
     Raises:
@@ -61,28 +62,28 @@ async def event_by_id(log: Log, internal: str) -> Event | None:
     def test(event: Event) -> bool:
         return event.internal == wanted
 
-    for partition in range(await log.partitions(EVENTS)):
-        if (found := await _around(log, partition, at_ms, test)) is not None:
+    for partition in range(await node.log.partitions(EVENTS)):
+        if (found := await _around(node, partition, at_ms, test)) is not None:
             return found
     # The sender may have chosen the id's time (a seed): look at the newest ones.
-    for partition in range(await log.partitions(EVENTS)):
-        async for record in _backwards(log, partition, 0):
-            event = _event(record, partition, "")
+    for partition in range(await node.log.partitions(EVENTS)):
+        async for record in _backwards(node.log, partition, 0):
+            event = await _event(node, record, partition, "")
             if event is not None and test(event):
                 return event
     return None
 
 
 async def _around(
-    log: Log, partition: int, at_ms: int, test: Callable[[Event], bool]
+    node: Node, partition: int, at_ms: int, test: Callable[[Event], bool]
 ) -> Event | None:
-    offset = await log.offset_at(EVENTS, partition, at_ms - AROUND_MS)
+    offset = await node.log.offset_at(EVENTS, partition, at_ms - AROUND_MS)
     while True:
-        batch = await log.read(EVENTS, partition, offset)
+        batch = await node.log.read(EVENTS, partition, offset)
         for record in batch.records:
             if record.at_ms > at_ms + AROUND_MS:
                 return None
-            event = _event(record, partition, "")
+            event = await _event(node, record, partition, "")
             if event is not None and test(event):
                 return event
         if not batch.records:
@@ -110,12 +111,13 @@ async def _backwards(log: Log, partition: int, before_ms: int) -> AsyncGenerator
         end = start
 
 
-def _event(record: Record, partition: int, name: str) -> Event | None:
+async def _event(node: Node, record: Record, partition: int, name: str) -> Event | None:
     """Read an event of this name ("" any); None for another one, or for what is not an event."""
     if name and said_in(record).get("name", name) != name:
         return None
     try:
-        event = whole_event(record, EVENTS, partition)
+        await node.intake.ready(EVENTS, record)
+        event = node.intake.event(EVENTS, partition, record)
     except UndecodableError:
         return None  # it lies in the dead letters
     return event if not name or event.name == name else None

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stepfold_engine.deadletters import DeadLetter, letter_by_id, newest_letters, redrive
+from stepfold_engine.deadletters import DeadLetter, letter_by_id, newest_letters
 from stepfold_engine.errors import RequestRefusedError
 from stepfold_engine.formats.plain import parse_json
-from stepfold_engine.log.base import Log
+from stepfold_engine.node import Node
 from stepfold_engine.wire.replies import data_reply
 
 PREVIEW_BYTES = 200
@@ -19,10 +19,10 @@ LIMIT_MAX = 1_000
 
 
 class Letters:
-    """Serves the dead letters of a log."""
+    """Serves the dead letters of a node's log."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, node: Node) -> None:
+        self._node, self._log = node, node.log
 
     def routes(self, under: str) -> Sequence[Route]:
         """Return the routes under this path."""
@@ -52,7 +52,7 @@ class Letters:
         letter = await letter_by_id(self._log, request.path_params["id"])
         body = await request.body()
         value = _value(body) if body else None
-        return data_reply({"id": letter.id, "source": await redrive(self._log, letter, value)})
+        return data_reply({"id": letter.id, "source": await self._node.redrive(letter, value)})
 
 
 def _row(letter: DeadLetter) -> dict[str, object]:

@@ -22,7 +22,7 @@ _TITLES = {
 }
 
 JSON_FIELDS = frozenset({"data", "report", "bindings"})
-_RUN_FIELDS = frozenset({"run", "holder"})
+_RUN_FIELDS = frozenset({"run", "holder", "origin", "seed"})
 
 
 def event_row(event: Event) -> dict[str, object]:
@@ -89,6 +89,7 @@ def run_body(view: RunView) -> dict[str, object]:
         "events": view.events,
         "waiting": [waiting_body(w) for w in view.waiting],
         "decisions": len(view.seqs),
+        "waits_for_version": view.waits_for,
     }
 
 

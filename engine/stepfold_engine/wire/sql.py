@@ -32,7 +32,7 @@ class Sql:
     """Answers for one node; without tables it says what is missing."""
 
     def __init__(self, tables: Tables | None, missing: str = "") -> None:
-        self._tables, self._missing = tables, missing or "this engine keeps no tables"
+        self.tables, self._missing = tables, missing or "this engine keeps no tables"
 
     async def post(self, request: Request) -> Response:
         """``POST /v1/sql``: ``{"sql", "as_of", "seconds"}``; JSON, or Arrow if it is accepted."""
@@ -41,18 +41,18 @@ class Sql:
             raise RequestRefusedError(413, f"the body has more than {BODY_BYTES_MAX} bytes")
         asked = _asked(body)
         asked["arrow"] = ARROW in request.headers.get("accept", "")
-        if self._tables is None:
+        if self.tables is None:
             raise RequestRefusedError(501, self._missing)
-        head, answer = await self._tables.ask(asked)
+        head, answer = await self.tables.ask(asked)
         kind = ARROW if asked["arrow"] else "application/json"
         headers = {"x-stepfold-cut": "true"} if head.get("cut") else {}
         return Response(answer, media_type=kind, headers=headers)
 
     async def copy(self, _: Request) -> Response:
         """``POST /v1/sql/copy``: the tables as one DuckDB file."""
-        if self._tables is None:
+        if self.tables is None:
             raise RequestRefusedError(501, self._missing)
-        head, _body = await self._tables.ask({"copy": True})
+        head, _body = await self.tables.ask({"copy": True})
         path = Path(str(head["path"]))
         remove = BackgroundTask(path.unlink, missing_ok=True)
         return FileResponse(path, media_type="application/octet-stream", background=remove)

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from stepfold_engine.core.decide.events import add_cancellations
-from stepfold_engine.core.draft import Draft
-from stepfold_engine.core.ending import cancel_run, json_bytes, start_run, values_of
+from stepfold_engine.core.decide.arrival import Arrival
+from stepfold_engine.core.decide.crons import schedule_crons
+from stepfold_engine.core.decide.debounces import take
+from stepfold_engine.core.decide.reruns import rerun_requested
+from stepfold_engine.core.decide.starting import add_cancellations
+from stepfold_engine.core.ending import cancel_run, start_run, values_of
 from stepfold_engine.core.inputs import MessageArrived
 from stepfold_engine.core.limits import MESSAGE_BYTES_MAX
 from stepfold_engine.core.matching import Matching
@@ -22,7 +25,6 @@ from stepfold_schemas.entries import (
     InvokeCompleted,
     InvokeFailed,
     MessageTaken,
-    RequestAnswered,
     RunResumed,
     SignalFreed,
     SignalHeld,
@@ -32,12 +34,14 @@ from stepfold_schemas.entries import (
 from stepfold_schemas.ids import home_of, key_of, ulid_text
 from stepfold_schemas.messages import (
     CancelRequested,
+    DebounceRequested,
     FunctionsAnnounced,
     FunctionsSubmitted,
     FunctionsTaken,
     InvocationEnded,
     Message,
     MessageUndeliverable,
+    RerunRequested,
     ResumeRequested,
     RunRequested,
     SignalDelivered,
@@ -54,26 +58,6 @@ REPLACED_MAX = 100
 """How many replaced declarations of an app are remembered."""
 
 
-class _Arrival:
-    """What the handlers share while they gather the decision."""
-
-    __slots__ = ("draft", "matching", "now_ms", "request", "state")
-
-    def __init__(self, state: Partition, request: bytes, matching: Matching, now_ms: int) -> None:
-        self.state = state
-        self.request = request
-        self.matching = matching
-        self.now_ms = now_ms
-        self.draft = Draft(state)
-
-    def answer(self, status: int, body: dict[str, object], request: bytes = b"") -> None:
-        """Answer the request."""
-        request = request or self.request
-        if request:
-            answered = RequestAnswered(request, self.now_ms, status, json_bytes(body))
-            self.draft.add(answered)
-
-
 def message_arrived(
     state: Partition, arrived: MessageArrived, matching: Matching, now_ms: int
 ) -> list[Entry]:
@@ -81,7 +65,7 @@ def message_arrived(
 
     A request that was answered before has its answer in the state.
     """
-    arrival = _Arrival(state, arrived.request, matching, now_ms)
+    arrival = Arrival(state, arrived.request, matching, now_ms)
     if arrived.source >= 0:
         if arrived.number != state.taken.get(arrived.source, 0) + 1:
             return []
@@ -95,7 +79,7 @@ def message_arrived(
 # Runs.
 
 
-def _run_requested(a: _Arrival, m: RunRequested) -> None:
+def _run_requested(a: Arrival, m: RunRequested) -> None:
     spec = a.state.functions.get(m.function) or m.spec
     if spec is None:
         if m.invoker is not None:
@@ -122,7 +106,11 @@ def _run_requested(a: _Arrival, m: RunRequested) -> None:
         add_cancellations(a.draft, a.state, spec, values_of(event), a.matching)
 
 
-def _pending(a: _Arrival, run: bytes, step: bytes, kind: str) -> Run | None:
+def _debounce_requested(a: Arrival, m: DebounceRequested) -> None:
+    take(a.draft, a.state, m, a.matching, a.now_ms)
+
+
+def _pending(a: Arrival, run: bytes, step: bytes, kind: str) -> Run | None:
     found = a.state.runs.get(key_of(run))
     if found is None or found.id != run:
         return None
@@ -130,7 +118,7 @@ def _pending(a: _Arrival, run: bytes, step: bytes, kind: str) -> Run | None:
     return found if operation is not None and operation.kind == kind else None
 
 
-def _invocation_ended(a: _Arrival, m: InvocationEnded) -> None:
+def _invocation_ended(a: Arrival, m: InvocationEnded) -> None:
     if _pending(a, m.run, m.step, "invoke") is None:
         return
     if m.error is not None:
@@ -139,7 +127,7 @@ def _invocation_ended(a: _Arrival, m: InvocationEnded) -> None:
         a.draft.add(InvokeCompleted(m.run, m.step, m.data))
 
 
-def _cancel_requested(a: _Arrival, m: CancelRequested) -> None:
+def _cancel_requested(a: Arrival, m: CancelRequested) -> None:
     run = a.state.runs.get(key_of(m.run))
     if run is None or run.id != m.run:
         a.answer(404, {"error": f"no unfinished run {ulid_text(m.run)}"})
@@ -148,21 +136,21 @@ def _cancel_requested(a: _Arrival, m: CancelRequested) -> None:
     a.answer(200, {"run_id": ulid_text(m.run)})
 
 
-def _resume_requested(a: _Arrival, m: ResumeRequested) -> None:
+def _resume_requested(a: Arrival, m: ResumeRequested) -> None:
     run = a.state.runs.get(key_of(m.run))
     if run is None or run.id != m.run:
         a.answer(404, {"error": f"no unfinished run {ulid_text(m.run)}"})
     elif not run.stopped:
         a.answer(409, {"error": f"run {ulid_text(m.run)} is not stopped"})
     else:
-        a.draft.add(RunResumed(m.run))
+        a.draft.add(RunResumed(m.run, m.asked_by, m.why))
         a.answer(200, {"run_id": ulid_text(m.run)})
 
 
 # Signals. The home of a signal's name keeps its one waiter.
 
 
-def _signal_wait_requested(a: _Arrival, m: SignalWaitRequested) -> None:
+def _signal_wait_requested(a: Arrival, m: SignalWaitRequested) -> None:
     holder = a.state.signals.get(m.signal)
     if holder is not None and (holder.run, holder.step) == (m.run, m.step):
         return
@@ -176,13 +164,13 @@ def _signal_wait_requested(a: _Arrival, m: SignalWaitRequested) -> None:
     a.draft.add(SignalHeld(m.signal, m.run, m.step, m.due_ms))
 
 
-def _signal_wait_withdrawn(a: _Arrival, m: SignalWaitWithdrawn) -> None:
+def _signal_wait_withdrawn(a: Arrival, m: SignalWaitWithdrawn) -> None:
     holder = a.state.signals.get(m.signal)
     if holder is not None and (holder.run, holder.step) == (m.run, m.step):
         a.draft.add(SignalFreed(m.signal))
 
 
-def _signal_sent(a: _Arrival, m: SignalSent) -> None:
+def _signal_sent(a: Arrival, m: SignalSent) -> None:
     holder = a.state.signals.get(m.signal)
     if len(m.data) > MESSAGE_BYTES_MAX:
         text = f"signal {m.signal!r}: {len(m.data)} bytes, the limit is {MESSAGE_BYTES_MAX}"
@@ -196,12 +184,12 @@ def _signal_sent(a: _Arrival, m: SignalSent) -> None:
     a.answer(200, {"run_id": ulid_text(holder.run)})
 
 
-def _signal_delivered(a: _Arrival, m: SignalDelivered) -> None:
+def _signal_delivered(a: Arrival, m: SignalDelivered) -> None:
     if _pending(a, m.run, m.step, "signal") is not None:
         a.draft.add(SignalReceived(m.run, m.step, m.data))
 
 
-def _signal_wait_closed(a: _Arrival, m: SignalWaitClosed) -> None:
+def _signal_wait_closed(a: Arrival, m: SignalWaitClosed) -> None:
     if _pending(a, m.run, m.step, "signal") is not None:
         a.draft.add(SignalWaitEnded(m.run, m.step, m.reason, m.holder))
 
@@ -209,7 +197,7 @@ def _signal_wait_closed(a: _Arrival, m: SignalWaitClosed) -> None:
 # Functions. The home of an app numbers its declarations and tells all partitions.
 
 
-def _functions_submitted(a: _Arrival, m: FunctionsSubmitted) -> None:
+def _functions_submitted(a: Arrival, m: FunctionsSubmitted) -> None:
     if refused := _refusal(a, m):
         a.answer(400, {"error": refused})
         return
@@ -233,20 +221,22 @@ def _functions_submitted(a: _Arrival, m: FunctionsSubmitted) -> None:
     if current is not None:
         replaced = [*[r for r in replaced if r != digest][-REPLACED_MAX:], digest_of(old)]
     number = current.number + 1 if current is not None else 1
-    a.draft.add(FunctionsDeclared(m.app, number, functions, replaced))
+    _declare(a, FunctionsDeclared(m.app, number, functions, replaced))
     _announce(a, m.app, number, functions, replaced)
 
 
-def _refusal(a: _Arrival, m: FunctionsSubmitted) -> str:
+def _refusal(a: Arrival, m: FunctionsSubmitted) -> str:
     """Say what is wrong with the functions, "" if nothing is. Matchers must never find out."""
     for spec in m.functions:
         asked = [(t.event, t.expression) for t in spec.triggers]
         asked += [(c.event, c.expression) for c in spec.cancel_on]
-        for event, expression in (*asked, ("any", spec.idempotency)):
+        for event, expression in (*asked, ("any", spec.idempotency), ("any", _key_of(spec))):
             try:
                 a.matching.bind(event, expression, "", {})
             except InvalidOptionError as error:
                 return f"function {spec.id}: {error}"
+        if refused := _cron_refusal(a, spec):
+            return f"function {spec.id}: {refused}"
     size = len(codec.encode(m)) * a.state.count
     if size > DECLARATION_BYTES_MAX:
         return (
@@ -256,8 +246,27 @@ def _refusal(a: _Arrival, m: FunctionsSubmitted) -> str:
     return ""
 
 
+def _key_of(spec: FunctionSpec) -> str:
+    return spec.debounce.key if spec.debounce is not None else ""
+
+
+def _cron_refusal(a: Arrival, spec: FunctionSpec) -> str:
+    for cron in spec.crons:
+        try:
+            if not a.matching.cron_after(cron, a.now_ms):
+                return f"cron {cron!r} never comes due"
+        except InvalidOptionError as error:
+            return str(error)
+    return ""
+
+
+def _declare(a: Arrival, declared: FunctionsDeclared) -> None:
+    a.draft.add(declared)
+    schedule_crons(a.draft, a.state, declared.app, declared.functions, a.matching, a.now_ms)
+
+
 def _announce(
-    a: _Arrival, app: str, number: int, functions: list[FunctionSpec], replaced: list[bytes]
+    a: Arrival, app: str, number: int, functions: list[FunctionSpec], replaced: list[bytes]
 ) -> None:
     others = [p for p in range(a.state.count) if p != a.state.number]
     a.draft.add(FunctionsHeld(app, number, a.request, [a.state.number]))
@@ -274,14 +283,14 @@ def _merged(old: list[FunctionSpec], m: FunctionsSubmitted) -> list[FunctionSpec
     return [kept[i] for i in sorted(kept)]
 
 
-def _functions_announced(a: _Arrival, m: FunctionsAnnounced) -> None:
+def _functions_announced(a: Arrival, m: FunctionsAnnounced) -> None:
     current = a.state.declarations.get(m.app)
     if current is None or m.number > current.number:
-        a.draft.add(FunctionsDeclared(m.app, m.number, m.functions, m.replaced))
+        _declare(a, FunctionsDeclared(m.app, m.number, m.functions, m.replaced))
     a.draft.send(m.home, FunctionsTaken(m.app, m.number, a.state.number))
 
 
-def _functions_taken(a: _Arrival, m: FunctionsTaken) -> None:
+def _functions_taken(a: Arrival, m: FunctionsTaken) -> None:
     declaration = a.state.declarations.get(m.app)
     if declaration is None or declaration.number != m.number:
         return
@@ -292,15 +301,17 @@ def _functions_taken(a: _Arrival, m: FunctionsTaken) -> None:
         a.answer(200, {"number": m.number, "modified": True}, request)
 
 
-def _undeliverable(_: _Arrival, _m: MessageUndeliverable) -> None:
+def _undeliverable(_: Arrival, _m: MessageUndeliverable) -> None:
     """Its number is taken; the sender has reported what was lost."""
 
 
-_HANDLERS: dict[type[Message], Callable[[_Arrival, Any], None]] = {
+_HANDLERS: dict[type[Message], Callable[[Arrival, Any], None]] = {
     RunRequested: _run_requested,
+    DebounceRequested: _debounce_requested,
     InvocationEnded: _invocation_ended,
     CancelRequested: _cancel_requested,
     ResumeRequested: _resume_requested,
+    RerunRequested: rerun_requested,
     SignalWaitRequested: _signal_wait_requested,
     SignalWaitWithdrawn: _signal_wait_withdrawn,
     SignalSent: _signal_sent,

@@ -34,10 +34,11 @@ from stepfold_schemas.entries import (
     StepCompleted,
     StepFailed,
     TimerSet,
+    VersionChosen,
     WaitBegan,
 )
 from stepfold_schemas.events import EVENT_BYTES_MAX, Event
-from stepfold_schemas.ids import key_of, partition_of, run_key, ulid_text
+from stepfold_schemas.ids import invocation_cause, key_of, partition_of, run_key
 from stepfold_schemas.messages import RunRequested, SignalWaitRequested, SignalWaitWithdrawn
 from stepfold_schemas.reports import (
     AskAbandon,
@@ -54,6 +55,7 @@ from stepfold_schemas.reports import (
     RunIdle,
     RunRaised,
     RunReturned,
+    VersionAsked,
 )
 
 TIMER_MS_MAX = 1_000 * 366 * DAY_MS
@@ -311,7 +313,7 @@ def _invoke(report: _Report, item: AskInvoke) -> None:
         return
     due_ms = now_ms + min(item.timeout_ms, report.limits.wait_ms)
     report.draft.add(InvokeBegan(run.id, item.step, item.name, item.function, due_ms))
-    cause = f"step {item.step.hex()} of {ulid_text(run.id)}"
+    cause = invocation_cause(run.id, item.step)
     home = partition_of(cause, report.state.count)
     event = Event(INVOKED_EVENT, item.data, cause, now_ms, received_ms=now_ms)
     key = run_key(home, item.function, cause)
@@ -370,6 +372,10 @@ def _raised(report: _Report, item: RunRaised) -> None:
     report.draft.add(RunAttemptFailed(run.id, item.attempt, item.error, report.now_ms + delay))
 
 
+def _version(report: _Report, item: VersionAsked) -> None:
+    report.draft.add(VersionChosen(report.run.id, item.name, item.chosen))
+
+
 def _diverged(report: _Report, item: RunDiverged) -> None:
     if not report.run.stopped:
         report.draft.add(RunStopped(report.run.id, item.report))
@@ -389,5 +395,6 @@ _HANDLERS: dict[type[ReportItem], Callable[[_Report, Any], None]] = {
     RunIdle: _idle,
     RunReturned: _returned,
     RunRaised: _raised,
+    VersionAsked: _version,
     RunDiverged: _diverged,
 }

@@ -5,12 +5,14 @@ by then is passed over, and what was made meanwhile lies behind the round's star
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from stepfold_engine.core.inputs import HistoryCopied
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.run import head_of
 from stepfold_schemas.entries import (
     Counter,
+    CronScheduled,
     Entry,
     FunctionsDeclared,
     FunctionsHeld,
@@ -63,6 +65,8 @@ def pieces(state: Partition) -> Iterator[Piece]:
     """Name everything that a round must restate. Take the list when the round begins."""
     yield from [("app", app) for app in sorted(state.declarations)]
     yield from [("signal", name) for name in sorted(state.signals)]
+    yield from [("cron", name) for name in sorted(state.crons)]
+    yield from [("debounce", name) for name in sorted(state.debounces)]
     yield from [("request", request) for request in sorted(state.requests)]
     yield from [("hour", hour) for hour in sorted(state.ended)]
     for destination, unsent in sorted(state.unsent.items()):
@@ -80,6 +84,12 @@ def restate(state: Partition, piece: Piece) -> list[Entry]:
             return (
                 [] if waiter is None else [SignalHeld(name, waiter.run, waiter.step, waiter.due_ms)]
             )
+        case ("cron", str(name)):
+            cron = state.crons.get(name)
+            return [] if cron is None else [CronScheduled(cron.function, cron.cron, cron.due_ms)]
+        case ("debounce", str(name)):
+            held = state.debounces.get(name)
+            return [] if held is None else [replace(held, superseded="")]
         case ("request", bytes(request)):
             answered = state.requests.get(request)
             return [] if answered is None else [answered]

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 
 from stepfold_engine.core import timers
+from stepfold_engine.core.decide.crons import cron_due
+from stepfold_engine.core.decide.debounces import debounce_due
 from stepfold_engine.core.draft import Draft
 from stepfold_engine.core.ending import cancel_run
+from stepfold_engine.core.matching import Matching
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.run import Run
 from stepfold_engine.core.timers import Due
@@ -31,12 +34,16 @@ class Retry:
     attempt: int
 
 
-def timer_due(state: Partition, due: Due, *, live: bool) -> list[Entry] | Retry:
+def timer_due(
+    state: Partition, due: Due, matching: Matching, now_ms: int, *, live: bool
+) -> list[Entry] | Retry:
     """Return what follows from a timer that came due; an empty list if it means nothing any more.
 
     ``live``: the run's code was given to a worker, so it no longer waits to start.
     """
     due_ms, key, what = due
+    if key == timers.CRON:
+        return cron_due(state, what.decode(), due_ms, matching, now_ms)
     run = state.runs.get(key)
     if run is None:
         return []
@@ -74,9 +81,11 @@ def _of_run(
     return draft.entries
 
 
-def held_timer_due(state: Partition, due: Due) -> list[Entry]:
-    """Return what follows from a wait's timeout, once all that was appended before it is read."""
+def held_timer_due(state: Partition, due: Due, matching: Matching, now_ms: int) -> list[Entry]:
+    """Return what follows from the end of a wait, once all that was appended before it is read."""
     due_ms, key, what = due
+    if key == timers.DEBOUNCE:
+        return debounce_due(state, what.decode(), due_ms, matching, now_ms)
     if not key:
         return _signal_timed_out(state, what.decode(), due_ms)
     run = state.runs.get(key)
