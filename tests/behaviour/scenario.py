@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import stepfold
 from stepfold.crew import WorkerSettings
+from stepfold.serving import serves_of
 from stepfold.virtual import VirtualLoop
 from stepfold.worker import NativeWorker
 from stepfold_engine.log.base import JOURNAL, Log
@@ -27,6 +28,7 @@ from stepfold_engine.readers import event_record
 from stepfold_engine.settings import Settings
 from stepfold_schemas import codec
 from stepfold_schemas.entries import (
+    CronFired,
     Decision,
     Entry,
     EventMatched,
@@ -35,11 +37,13 @@ from stepfold_schemas.entries import (
     RunFailed,
     RunStarted,
     RunStopped,
+    SignalHeld,
     StepAttemptFailed,
     StepCompleted,
 )
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import ulid_text
+from tests.parts.afar import AfarLog
 
 _T = TypeVar("_T")
 EPOCH_MS = 1_800_000_000_000
@@ -47,11 +51,12 @@ EPOCH_MS = 1_800_000_000_000
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run the engine."""
+    """One way to run the engine. The servers are those of the broker, if the log is on Kafka."""
 
     log: str
     replay: bool
     partitions: int
+    servers: str = ""
 
     def __str__(self) -> str:
         return f"{self.log}-{'replay' if self.replay else 'hot'}-p{self.partitions}"
@@ -62,6 +67,9 @@ VARIANTS = [
     for log in ("memory", "embedded")
     for replay in (False, True)
     for partitions in (1, 4)
+]
+ON_KAFKA = [
+    Variant("kafka", replay, partitions) for replay in (False, True) for partitions in (1, 4)
 ]
 
 
@@ -144,6 +152,7 @@ class Scenario:
         self._appended = 0
         self.log: Log = self._open_log()
         self.complete = True
+        self.serves: set[str] = set()
         self._zombies: list[tuple[Node, NativeWorker, asyncio.Task[None]]] = []
         self._main: asyncio.Task[None] | None = None
         self.node: Node
@@ -152,6 +161,8 @@ class Scenario:
     def _open_log(self) -> Log:
         if self.variant.log == "memory":
             return MemoryLog(self.variant.partitions, self.clock.now_ms)
+        if self.variant.log == "kafka":
+            return AfarLog.connect(self.loop, self.variant.servers, self.variant.partitions)
         return EmbeddedLog.open(
             self.folder / "log", self.variant.partitions, self.clock.now_ms, reserve_bytes=1 << 20
         )
@@ -197,7 +208,7 @@ class Scenario:
             self.app.functions, native, decode_event=codec.decode_event, settings=settings
         )
         self.worker.run_inline(self.loop)
-        native.serves = lambda function: function in self.app.functions
+        native.serves = serves_of(lambda: self.app.functions, self.serves)
         return self.worker
 
     async def declare(self) -> None:
@@ -223,6 +234,8 @@ class Scenario:
         if isinstance(self.log, EmbeddedLog):
             self.do(self.log.close())
             self.log = self._open_log()
+        elif isinstance(self.log, AfarLog):
+            self.do(self.log.reconnect())
 
     def restart(self) -> None:
         """Crash, and start again on the same log."""
@@ -265,7 +278,7 @@ class Scenario:
             for run in runs:
                 if isinstance(entry, RunStarted):
                     self.runs[run] = RunRecord(run, entry.function)
-                if run in self.runs and type(entry).__name__ != "SignalHeld":
+                if run in self.runs and not isinstance(entry, SignalHeld | CronFired):
                     self.runs[run].entries.append(entry)
                     self.runs[run].at_ms.append(decision.at_ms)
         self._changed.set()

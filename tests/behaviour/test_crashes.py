@@ -9,15 +9,18 @@ import pytest
 
 import stepfold
 from stepfold_engine.core.fold import begin, fold
+from stepfold_engine.core.inputs import HistoryCopied
 from stepfold_engine.core.partition import Partition
 from stepfold_engine.core.run import head_of
+from stepfold_engine.histories import read_history
 from stepfold_engine.native import LOADS_AT_ONCE_MAX
 from stepfold_engine.restating import Restating
-from stepfold_schemas.entries import PartitionRestated, StepCompleted
-from stepfold_schemas.ids import key_of
-from tests.behaviour.conftest import Running
+from stepfold_schemas import codec
+from stepfold_schemas.entries import HistoryItem, PartitionRestated, StepCompleted
+from stepfold_schemas.ids import home_of, key_of
+from tests.behaviour.conftest import On, Running
 from tests.behaviour.faults import SlowLog
-from tests.behaviour.scenario import Scenario, Variant, scenario
+from tests.behaviour.scenario import Scenario, scenario
 
 
 def orders(ran: Counter[str]) -> stepfold.App:
@@ -93,7 +96,7 @@ def test_killed_again_and_again_every_run_ends_once_with_the_right_result(
         assert set(ran.values()) == {1}
 
 
-def test_a_wait_gets_an_event_that_came_while_all_processes_were_down(running: Running) -> None:
+def test_s6_a_wait_gets_an_event_that_came_while_all_processes_were_down(running: Running) -> None:
     """S6: the wait times out at 12:30, the event is appended at 12:10, the restart is at 13:00."""
     app = stepfold.App("t")
 
@@ -113,7 +116,7 @@ def test_a_wait_gets_an_event_that_came_while_all_processes_were_down(running: R
         assert s.ended(run).result == 1
 
 
-def test_events_read_before_a_wait_began_do_not_match_after_a_crash(running: Running) -> None:
+def test_s9_events_read_before_a_wait_began_do_not_match_after_a_crash(running: Running) -> None:
     """S9: positions in memory are ahead of the journal when the wait begins."""
     app = stepfold.App("t")
 
@@ -134,7 +137,7 @@ def test_events_read_before_a_wait_began_do_not_match_after_a_crash(running: Run
         assert s.ended(run).result == 99
 
 
-def test_a_run_holds_its_event_when_the_topic_no_longer_does(running: Running) -> None:
+def test_s34_a_run_holds_its_event_when_the_topic_no_longer_does(running: Running) -> None:
     """S34: events are trimmed, a run sleeps, the process restarts."""
     app = stepfold.App("t")
 
@@ -153,7 +156,51 @@ def test_a_run_holds_its_event_when_the_topic_no_longer_does(running: Running) -
         assert s.ended(run).result == 5
 
 
-def test_restating_keeps_everything_and_recovery_begins_at_the_round(running: Running) -> None:
+def test_a_run_that_is_woken_while_its_history_is_copied_sees_all_of_it(running: Running) -> None:
+    """The copy stands in the place of what was confirmed, and makes no news when it is."""
+    app = stepfold.App("t")
+    ran: list[str] = []
+
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> str:
+        await ctx.step.run("first", ran.append, "first")
+        await ctx.step.run("second", ran.append, "second")
+        await ctx.step.sleep("nap", "1m")
+        return "done"
+
+    async def copy_the_end(s: Scenario, run: bytes) -> None:
+        owner = s.node.owners[home_of(run)]
+        state = owner.state.runs.get(key_of(run))
+        assert state is not None
+        facts = await read_history(s.log, owner, state, owner.confirmed_seq)
+        items = [
+            HistoryItem(f.at_ms, codec.encode(f.entry)) for f in facts if f.seq in state.seqs[2:]
+        ]
+        append, may_go = s.log.append, asyncio.Event()
+
+        async def slow(*about: Any) -> Any:
+            await may_go.wait()
+            return await append(*about)
+
+        with pytest.MonkeyPatch.context() as patching:
+            patching.setattr(type(s.log), "append", lambda _, *about: slow(*about))
+            owner.submit(HistoryCopied(run, 2, len(state.seqs) - 2, items))
+            await asyncio.sleep(1)
+            s.node.native.missing(run)
+            await asyncio.sleep(1)
+            may_go.set()
+            await owner.settled()
+
+    with running(app) as s:
+        run = s.start_run("t/go")
+        s.advance(1)
+        assert ran == ["first", "second"]
+        s.do(copy_the_end(s, run.id))
+        assert s.ended(run).result == "done"
+        assert ran == ["first", "second"]
+
+
+def test_s15_restating_keeps_everything_and_recovery_begins_at_the_round(running: Running) -> None:
     """S15: a long sleeper among many; the journal is trimmed, nothing is lost."""
     ran: Counter[str] = Counter()
     app = orders(ran)
@@ -251,7 +298,7 @@ def summary(state: Partition) -> Any:
     )
 
 
-def test_a_history_whose_copy_is_only_decided_is_not_read_yet(tmp_path: Path) -> None:
+def test_a_history_whose_copy_is_only_decided_is_not_read_yet(tmp_path: Path, on: On) -> None:
     app = stepfold.App("t")
 
     @app.function("f", on="t/go")
@@ -259,7 +306,7 @@ def test_a_history_whose_copy_is_only_decided_is_not_read_yet(tmp_path: Path) ->
         await ctx.step.sleep("nap", "1h")
         return ctx.event.data["n"]
 
-    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+    with scenario(on(1), app, tmp_path) as s:
         count, inner = LOADS_AT_ONCE_MAX + 3, s.log
         for n in range(count):
             s.send("t/go", {"n": n})

@@ -8,7 +8,8 @@ import stepfold
 from stepfold_engine.deadletters import letter_by_id, newest_letters, redrive
 from stepfold_engine.errors import RequestRefusedError
 from stepfold_engine.log.base import EVENTS, INBOX, NewRecord
-from tests.behaviour.scenario import Scenario, Variant, scenario
+from tests.behaviour.conftest import On
+from tests.behaviour.scenario import Scenario, scenario
 
 BROKEN = NewRecord(b'{"name": "t/go", "data": {"n": 1}', b"customer-7", (("trace", b"\xff"),))
 MENDED = BROKEN.value + b"}"
@@ -31,9 +32,9 @@ def letters_of(s: Scenario) -> list[str]:
 
 @pytest.mark.parametrize("partitions", [1, 4])
 def test_a_mended_letter_starts_its_run_once_however_often_it_is_sent(
-    app: stepfold.App, partitions: int, tmp_path: Path
+    app: stepfold.App, partitions: int, tmp_path: Path, stored: On
 ) -> None:
-    with scenario(Variant("embedded", False, partitions), app, tmp_path) as s:
+    with scenario(stored(partitions), app, tmp_path) as s:
         s.do(s.log.append(EVENTS, 0, [BROKEN]))
         s.advance(1)
         (name,) = letters_of(s)
@@ -51,8 +52,10 @@ def test_a_mended_letter_starts_its_run_once_however_often_it_is_sent(
         assert [run.result for run in s.of("f")] == [1]
 
 
-def test_what_cannot_be_read_again_is_a_letter_again(app: stepfold.App, tmp_path: Path) -> None:
-    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+def test_what_cannot_be_read_again_is_a_letter_again(
+    app: stepfold.App, tmp_path: Path, on: On
+) -> None:
+    with scenario(on(1), app, tmp_path) as s:
         s.do(s.log.append(EVENTS, 0, [BROKEN]))
         s.advance(1)
         place = s.do(redrive(s.log, s.do(letter_by_id(s.log, "0-0"))))
@@ -62,8 +65,8 @@ def test_what_cannot_be_read_again_is_a_letter_again(app: stepfold.App, tmp_path
         assert (again.source, again.value) == (place, BROKEN.value)
 
 
-def test_only_events_can_be_sent_again(app: stepfold.App, tmp_path: Path) -> None:
-    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+def test_only_events_can_be_sent_again(app: stepfold.App, tmp_path: Path, on: On) -> None:
+    with scenario(on(1), app, tmp_path) as s:
         s.do(s.log.append(INBOX, 0, [NewRecord(b"no message")]))
         s.advance(1)
         letter = s.do(letter_by_id(s.log, "0-0"))

@@ -15,11 +15,12 @@ from stepfold_engine.log.memory import MemoryLog
 from stepfold_engine.readers import REASON_CHARS_MAX, event_record
 from stepfold_schemas.entries import InputRejected, PartitionClaimed, StepCompleted
 from stepfold_schemas.events import Event
+from tests.behaviour.conftest import On
 from tests.behaviour.faults import FaultyLog
 from tests.behaviour.scenario import Scenario, Variant, scenario
 from tests.behaviour.test_crashes import no_outcome_twice, orders
 
-SMALL = [Variant("memory", False, 1), Variant("memory", True, 1), Variant("memory", False, 4)]
+SMALL = [(1, False), (1, True), (4, False)]
 
 
 def faulty(s: Scenario) -> FaultyLog:
@@ -31,16 +32,16 @@ def faulty(s: Scenario) -> FaultyLog:
     return log
 
 
-@pytest.mark.parametrize("variant", SMALL, ids=str)
+@pytest.mark.parametrize(("partitions", "replay"), SMALL)
 @pytest.mark.parametrize("seed", range(12))
-def test_appends_that_fail_in_any_way_lose_and_double_nothing(
-    variant: Variant, seed: int, tmp_path: Path
+def test_s3_s4_appends_that_fail_in_any_way_lose_and_double_nothing(
+    partitions: int, replay: bool, seed: int, tmp_path: Path, on: On
 ) -> None:
     """S3, S4: failed, lost, late and cut appends, each followed by a claim."""
     chance = random.Random(seed)
     ran: Counter[str] = Counter()
     app = orders(ran)
-    with scenario(variant, app, tmp_path) as s:
+    with scenario(on(partitions, replay), app, tmp_path) as s:
         log = faulty(s)
         kinds = ["full", "lost", "landed", "late", "cut", "ok", "ok", "ok", "ok", "ok"]
         log.faults.extend(chance.choice(kinds) for _ in range(120))
@@ -58,14 +59,14 @@ def test_appends_that_fail_in_any_way_lose_and_double_nothing(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_messages_between_partitions_are_each_taken_once_and_in_order(
-    seed: int, tmp_path: Path
+def test_s8_s37_messages_between_partitions_are_each_taken_once_and_in_order(
+    seed: int, tmp_path: Path, on: On
 ) -> None:
     """S8, S37: appends to inboxes fail for a moment, land anyway, or are cut."""
     chance = random.Random(seed)
     ran: Counter[str] = Counter()
     app = orders(ran)
-    with scenario(Variant("memory", False, 4), app, tmp_path) as s:
+    with scenario(on(4), app, tmp_path) as s:
         log = faulty(s)
         kinds = ["lost", "landed", "cut", "ok", "ok", "ok"]
         log.inbox_faults.extend(chance.choice(kinds) for _ in range(60))
@@ -80,8 +81,9 @@ def test_messages_between_partitions_are_each_taken_once_and_in_order(
             assert not any(state.unsent.values())
 
 
-def test_a_function_is_in_force_everywhere_when_its_declaration_is_answered(
+def test_s12_a_function_is_in_force_everywhere_when_its_declaration_is_answered(
     tmp_path: Path,
+    stored: On,
 ) -> None:
     """S12: right after the answer, events go to every partition."""
     app = stepfold.App("t")
@@ -90,14 +92,16 @@ def test_a_function_is_in_force_everywhere_when_its_declaration_is_answered(
     async def f(ctx: stepfold.Context) -> int:
         return int(ctx.event.data["n"])
 
-    with scenario(Variant("embedded", False, 4), app, tmp_path) as s:
+    with scenario(stored(4), app, tmp_path) as s:
         for n in range(40):
             s.send("t/go", {"n": n})
         s.until(lambda: len([r for r in s.of("f") if r.end]) == 40)
         assert {r.id[6] << 4 | r.id[7] >> 4 for r in s.of("f")} == {0, 1, 2, 3}
 
 
-def test_a_cancellation_that_was_read_before_its_run_began_counts(tmp_path: Path) -> None:
+def test_s23_a_cancellation_that_was_read_before_its_run_began_counts(
+    tmp_path: Path, on: On
+) -> None:
     """S23: "created" lies in a partition that is read later than the one with "deleted"."""
     app = stepfold.App("t")
 
@@ -105,7 +109,7 @@ def test_a_cancellation_that_was_read_before_its_run_began_counts(tmp_path: Path
     async def f(ctx: stepfold.Context) -> None:
         await ctx.step.sleep("wait", "1h")
 
-    with scenario(Variant("memory", False, 4), app, tmp_path) as s:
+    with scenario(on(4), app, tmp_path) as s:
         for user in range(12):
             s.send("t/created", {"user": user})
             s.send("t/deleted", {"user": user})
@@ -114,7 +118,10 @@ def test_a_cancellation_that_was_read_before_its_run_began_counts(tmp_path: Path
 
 
 def test_an_event_right_behind_the_one_that_begins_a_wait_for_it_counts(tmp_path: Path) -> None:
-    """Both are read at once, and the second one concerned nobody when it was read."""
+    """Both are read at once, and the second one concerned nobody when it was read.
+
+    Only in memory: the events have a single partition there, which is taken from the log.
+    """
     app = stepfold.App("t")
 
     @app.function("f", on="t/created", cancel_on=stepfold.CancelOn("t/deleted", match="data.user"))
@@ -134,15 +141,15 @@ def test_an_event_right_behind_the_one_that_begins_a_wait_for_it_counts(tmp_path
         assert {r.status for r in s.of("f")} == {"cancelled"}
 
 
-@pytest.mark.parametrize("variant", SMALL, ids=str)
+@pytest.mark.parametrize(("partitions", "replay"), SMALL)
 @pytest.mark.parametrize("after_s", [0.5, 30, 400, 700])
 def test_a_zombie_changes_nothing_that_anybody_folds(
-    variant: Variant, after_s: float, tmp_path: Path
+    partitions: int, replay: bool, after_s: float, tmp_path: Path, on: On
 ) -> None:
     """S2, S5, S21: a second process takes over while the first goes on and does not know."""
     ran: Counter[str] = Counter()
     app = orders(ran)
-    with scenario(variant, app, tmp_path) as s:
+    with scenario(on(partitions, replay), app, tmp_path) as s:
         for n in range(4):
             s.send("t/order", {"n": n}, id=f"order-{n}")
         s.advance(after_s)
@@ -155,7 +162,7 @@ def test_a_zombie_changes_nothing_that_anybody_folds(
         assert sorted(r.result[0] for r in s.of("order")) == [f"charge-{n}" for n in range(4)]
         no_outcome_twice(s)
         assert not first.owners, "the fenced process owns nothing and stays quiet"
-        for partition in range(variant.partitions):
+        for partition in range(partitions):
             claims = [
                 e
                 for d in s.journal(partition)
@@ -165,7 +172,7 @@ def test_a_zombie_changes_nothing_that_anybody_folds(
             assert len({c.epoch for c in claims}) == 2
 
 
-def test_a_full_disk_keeps_finished_outcomes_and_goes_on(tmp_path: Path) -> None:
+def test_s10_a_full_disk_keeps_finished_outcomes_and_goes_on(tmp_path: Path, on: On) -> None:
     """S10: the disk is full while charge() runs; its outcome is recorded when space is back."""
     app = stepfold.App("t")
     ran: list[str] = []
@@ -179,7 +186,7 @@ def test_a_full_disk_keeps_finished_outcomes_and_goes_on(tmp_path: Path) -> None
     async def f(ctx: stepfold.Context) -> str:
         return await ctx.step.run("charge", charge)
 
-    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+    with scenario(on(1), app, tmp_path) as s:
         log = faulty(s)
         run = s.start_run("t/go")
         s.advance(5)
@@ -196,6 +203,7 @@ def test_a_full_disk_keeps_finished_outcomes_and_goes_on(tmp_path: Path) -> None
 
 def test_an_input_that_cannot_be_read_goes_to_the_dead_letters_byte_for_byte(
     tmp_path: Path,
+    stored: On,
 ) -> None:
     app = stepfold.App("t")
 
@@ -203,12 +211,12 @@ def test_an_input_that_cannot_be_read_goes_to_the_dead_letters_byte_for_byte(
     async def f(ctx: stepfold.Context) -> int:
         return int(ctx.event.data["n"])
 
-    with scenario(Variant("embedded", False, 1), app, tmp_path) as s:
-        s.do(s.log.append(EVENTS, 0, [NewRecord(b"\x00not an event", b"key", (("h", b"1"),))]))
+    with scenario(stored(1), app, tmp_path) as s:
+        s.do(s.log.append(EVENTS, 0, [NewRecord(b"\x01not an event", b"key", (("h", b"1"),))]))
         assert s.run("t/go", {"n": 5}).result == 5
         batch = s.do(s.log.read(DEAD_LETTERS, 0, 0))
         (letter,) = batch.records
-        assert (letter.value, letter.key) == (b"\x00not an event", b"key")
+        assert (letter.value, letter.key) == (b"\x01not an event", b"key")
         headers = dict(letter.headers)
         assert headers["h"] == b"1"
         assert headers["stepfold.source"] == b"events-0-0"
@@ -219,7 +227,7 @@ def test_an_input_that_cannot_be_read_goes_to_the_dead_letters_byte_for_byte(
 
 @pytest.mark.parametrize("name", ["\ud800", "x" * 1_000_000], ids=["half-a-pair", "long"])
 def test_an_input_is_kept_whose_reason_quotes_what_cannot_be_written(
-    name: str, tmp_path: Path
+    name: str, tmp_path: Path, stored: On
 ) -> None:
     app = stepfold.App("t")
 
@@ -229,7 +237,7 @@ def test_an_input_is_kept_whose_reason_quotes_what_cannot_be_written(
 
     event = {"specversion": "1.0", "type": "t/go", "source": "s", "id": "1", name: []}
     value = json.dumps(event).encode()
-    with scenario(Variant("embedded", False, 1), app, tmp_path) as s:
+    with scenario(stored(1), app, tmp_path) as s:
         s.do(s.log.append(EVENTS, 0, [NewRecord(value)]))
         assert s.run("t/go", {"n": 5}).result == 5
         (letter,) = s.do(s.log.read(DEAD_LETTERS, 0, 0)).records
@@ -239,20 +247,19 @@ def test_an_input_is_kept_whose_reason_quotes_what_cannot_be_written(
         assert len(reason) <= REASON_CHARS_MAX + 1
 
 
-def test_a_damaged_journal_stops_its_partition_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_damaged_journal_stops_its_partition_and_the_others_go_on(tmp_path: Path, on: On) -> None:
     app = stepfold.App("t")
 
     @app.function("f", on="t/go")
     async def f(ctx: stepfold.Context) -> str:
         return await ctx.step.run("a", lambda: "done")
 
-    with scenario(Variant("memory", False, 4), app, tmp_path) as s:
+    with scenario(on(4), app, tmp_path) as s:
         for n in range(12):
             s.send("t/go", {"n": n})
         s.until(lambda: len([r for r in s.of("f") if r.end]) == 12)
         s.crash()
         s.do(s.log.append(JOURNAL, 2, [NewRecord(b"damage")]))
-        assert isinstance(s.log, MemoryLog)
         s.complete = False
         s.start()
         assert list(s.node.stopped_partitions) == [2]
@@ -265,8 +272,8 @@ def test_a_damaged_journal_stops_its_partition_and_the_others_go_on(tmp_path: Pa
         assert len([r for r in s.of("f") if r.end]) > before + 10
 
 
-def test_one_event_that_wakes_very_many_waits_is_decided_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_s32_one_event_that_wakes_very_many_waits_is_decided_in_parts(
+    tmp_path: Path, on: On, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S32: one event wakes many waits of one partition; the owner dies in between."""
     monkeypatch.setattr("stepfold_engine.core.decide.events.REFS_A_DECISION_MAX", 7)
@@ -277,7 +284,7 @@ def test_one_event_that_wakes_very_many_waits_is_decided_in_parts(
         event = await ctx.step.wait_for_event("all", event="t/all", timeout="1d")
         return None if event is None else event.data["n"]
 
-    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+    with scenario(on(1), app, tmp_path) as s:
         for n in range(50):
             s.send("t/go", {"n": n})
         s.advance(60)
@@ -303,7 +310,7 @@ def test_one_event_that_wakes_very_many_waits_is_decided_in_parts(
         assert most <= 7
 
 
-def test_events_that_pour_in_do_not_put_a_timeout_off(tmp_path: Path) -> None:
+def test_s35_events_that_pour_in_do_not_put_a_timeout_off(tmp_path: Path, on: On) -> None:
     """S35: it is decided within seconds."""
     app = stepfold.App("t")
 
@@ -311,7 +318,7 @@ def test_events_that_pour_in_do_not_put_a_timeout_off(tmp_path: Path) -> None:
     async def f(ctx: stepfold.Context) -> Any:
         return await ctx.step.wait_for_event("e", event="t/e", match="data.k", timeout="60s")
 
-    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+    with scenario(on(1), app, tmp_path) as s:
         run = s.start_run("t/go", {"k": "mine"})
         for n in range(1200):
             s.send("t/e", {"k": n})
@@ -322,10 +329,10 @@ def test_events_that_pour_in_do_not_put_a_timeout_off(tmp_path: Path) -> None:
         assert run.ended_ms - run.started_ms < 65_000
 
 
-def test_positions_are_noted_although_nothing_happens(tmp_path: Path) -> None:
+def test_s36_positions_are_noted_although_nothing_happens(tmp_path: Path, on: On) -> None:
     """S36: a partition sees only events that match nothing; restart."""
     app = stepfold.App("t")
-    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+    with scenario(on(1), app, tmp_path) as s:
         for n in range(100):
             s.send("t/nothing", {"n": n})
         s.advance(30)
@@ -333,8 +340,9 @@ def test_positions_are_noted_although_nothing_happens(tmp_path: Path) -> None:
         assert s.node.states()[0].positions[EVENTS, 0][0] == 100
 
 
-def test_step_outcomes_of_a_crashed_process_are_not_in_memory_but_in_the_journal(
+def test_s28_step_outcomes_of_a_crashed_process_are_not_in_memory_but_in_the_journal(
     tmp_path: Path,
+    on: On,
 ) -> None:
     """S28: what a query answers is durable."""
     app = stepfold.App("t")
@@ -343,7 +351,7 @@ def test_step_outcomes_of_a_crashed_process_are_not_in_memory_but_in_the_journal
     async def f(ctx: stepfold.Context) -> str:
         return await ctx.step.run("a", lambda: "done")
 
-    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+    with scenario(on(1), app, tmp_path) as s:
         log = faulty(s)
         log.faults.extend(["ok", "lost"])
         s.send("t/go")

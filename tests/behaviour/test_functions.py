@@ -10,8 +10,8 @@ import stepfold
 from stepfold_engine.log.base import NewRecord
 from stepfold_schemas import codec
 from stepfold_schemas.events import Event
-from tests.behaviour.conftest import Running
-from tests.behaviour.scenario import EPOCH_MS, Variant, scenario
+from tests.behaviour.conftest import On, Running
+from tests.behaviour.scenario import EPOCH_MS, scenario
 
 
 def new() -> stepfold.App:
@@ -83,7 +83,7 @@ def test_after_a_day_an_id_may_come_again(running: Running) -> None:
         assert len(s.of("f")) == 7
 
 
-def test_an_idempotency_key_makes_one_run_of_many_events(running: Running) -> None:
+def test_s14_an_idempotency_key_makes_one_run_of_many_events(running: Running) -> None:
     """S14: events with the same key have different homes."""
     app = new()
 
@@ -276,7 +276,9 @@ def test_the_same_id_twice_is_refused_at_once() -> None:
         async def g(ctx: stepfold.Context) -> None: ...
 
 
-def test_s13_an_id_is_one_event_in_whichever_partition_producers_put_it(tmp_path: Path) -> None:
+def test_s13_an_id_is_one_event_in_whichever_partition_producers_put_it(
+    tmp_path: Path, on: On
+) -> None:
     """Producers key their records by whatever they like, and hash keys as they like."""
     app = stepfold.App("t")
 
@@ -284,7 +286,7 @@ def test_s13_an_id_is_one_event_in_whichever_partition_producers_put_it(tmp_path
     async def f(ctx: stepfold.Context) -> str:
         return "done"
 
-    with scenario(Variant("memory", False, 4), app, tmp_path) as s:
+    with scenario(on(4), app, tmp_path) as s:
         for n in range(6):
             value = codec.encode(Event("t/go", b"{}", id=f"order-{n}"))
             for partition, key in enumerate((b"order-%d" % n, b"customer", b"", b"\xff\x00")):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,14 @@ import pytest
 from pydantic import BaseModel
 
 import stepfold
+from stepfold.port import Fact
+from stepfold_engine.core.decide.timers import Retry
+from stepfold_engine.effects import ProcessEffects
+from stepfold_engine.histories import read_history
+from stepfold_engine.native import Native
+from stepfold_engine.owner import Owner
 from stepfold_engine.settings import Settings
+from stepfold_schemas.reports import ReportItem, RunRaised
 from tests.behaviour.conftest import Running
 
 
@@ -324,6 +332,79 @@ def test_the_functions_own_code_is_retried_and_recorded_steps_are_not_run_again(
         assert s.run("t/go").result == 3
         assert ran == ["x"]
         assert sorted(set(attempts)) == [1, 2, 3]
+
+
+def test_the_next_attempt_of_the_code_waits_although_the_run_is_woken_meanwhile(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wakes a run while its failure is being written: its history is read around it."""
+    app = stepfold.App("t")
+    began: list[float] = []
+    report = Native.report
+
+    @app.function("f", on="t/go", retries=1)
+    async def f(ctx: stepfold.Context) -> None:
+        began.append(s.clock.now_ms())
+        raise stepfold.RetryAfterError("once", timedelta(hours=1))
+
+    def report_and_wake(
+        native: Native, run: bytes, session: int, items: Sequence[ReportItem]
+    ) -> None:
+        report(native, run, session, items)
+        if any(isinstance(item, RunRaised) for item in items):
+            native.missing(run)
+
+    async def read_slowly(*about: Any) -> list[Fact]:
+        facts = await read_history(*about)
+        await asyncio.sleep(1)
+        return facts
+
+    monkeypatch.setattr(Native, "report", report_and_wake)
+    monkeypatch.setattr("stepfold_engine.native.read_history", read_slowly)
+    with running(app) as s:
+        run = s.run("t/go")
+        assert run.status == "failed"
+        first, second = began
+        assert second - first >= 3_600_000
+
+
+def test_an_attempt_that_came_due_begins_although_the_clock_goes_back(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its timer fires once: what asks whether its time has come must not undo that."""
+    app = stepfold.App("t")
+    back_ms = 0
+
+    tried: list[str] = []
+
+    async def fail_once() -> None:
+        tried.append("step")
+        if len(tried) == 1:
+            raise stepfold.RetryAfterError("once", timedelta(minutes=5))
+
+    @app.function("f", on="t/go", retries=1)
+    async def f(ctx: stepfold.Context) -> int:
+        await ctx.step.run("s", fail_once)
+        if ctx.attempt == 1:
+            raise stepfold.RetryAfterError("once", timedelta(minutes=5))
+        return ctx.attempt
+
+    def retry_on_a_clock_that_is_set(effects: ProcessEffects, owner: Owner, due: Retry) -> None:
+        nonlocal back_ms
+        back_ms += 3_600_000
+        if due.step:
+            # Its code is not in memory.
+            s.worker.leave(due.run)
+            effects.native.forget(due.run)
+        retry(effects, owner, due)
+
+    retry = ProcessEffects.retry
+    monkeypatch.setattr(ProcessEffects, "retry", retry_on_a_clock_that_is_set)
+    monkeypatch.setattr(Owner, "now_ms", lambda owner: owner._clock.now_ms() - back_ms)
+    with running(app) as s:
+        run = s.start_run("t/go")
+        s.advance(700)
+        assert run.result == 2
 
 
 def test_plain_functions_have_the_same_steps(running: Running) -> None:

@@ -11,7 +11,8 @@ from opentelemetry.trace import SpanContext, StatusCode
 import stepfold
 from stepfold_engine.log.base import NewRecord
 from stepfold_engine.tracing import Tracing
-from tests.behaviour.scenario import EPOCH_MS, Scenario, Variant, scenario
+from tests.behaviour.conftest import On
+from tests.behaviour.scenario import EPOCH_MS, Scenario, scenario
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -59,8 +60,8 @@ def milliseconds(span: ReadableSpan) -> tuple[int, int]:
     return span.start_time // 10**6 - EPOCH_MS, span.end_time // 10**6 - EPOCH_MS
 
 
-def test_a_run_is_one_trace_also_over_a_restart(app: stepfold.App, tmp_path: Path) -> None:
-    with scenario(Variant("memory", False, 2), app, tmp_path) as s:
+def test_a_run_is_one_trace_also_over_a_restart(app: stepfold.App, tmp_path: Path, on: On) -> None:
+    with scenario(on(2), app, tmp_path) as s:
         before = traced(s)
         run = s.start_run("t/go")
         s.advance(60)
@@ -92,8 +93,10 @@ def test_a_run_is_one_trace_also_over_a_restart(app: stepfold.App, tmp_path: Pat
         assert [link.context.span_id for link in child.links] == [place(asked).span_id]
 
 
-def test_a_run_is_linked_to_the_trace_of_its_event(app: stepfold.App, tmp_path: Path) -> None:
-    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+def test_a_run_is_linked_to_the_trace_of_its_event(
+    app: stepfold.App, tmp_path: Path, on: On
+) -> None:
+    with scenario(on(1), app, tmp_path) as s:
         found = traced(s)
         said = {"specversion": "1.0", "type": "t/go", "source": "s", "id": "1"}
         headers = [(f"ce_{k}", v.encode()) for k, v in (said | {"traceparent": PARENT}).items()]
@@ -104,8 +107,8 @@ def test_a_run_is_linked_to_the_trace_of_its_event(app: stepfold.App, tmp_path: 
         assert [f"{link.context.trace_id:032x}" for link in whole.links] == [PARENT[3:35]]
 
 
-def test_nothing_is_traced_that_is_not_sampled(app: stepfold.App, tmp_path: Path) -> None:
-    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+def test_nothing_is_traced_that_is_not_sampled(app: stepfold.App, tmp_path: Path, on: On) -> None:
+    with scenario(on(1), app, tmp_path) as s:
         found = traced(s, 0.0)
         s.run("t/go")
         assert not found.get_finished_spans()

@@ -2,13 +2,18 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import stepfold
+from stepfold_engine.core.timers import GONE_MIN
+from stepfold_engine.log.base import DEAD_LETTERS, EVENTS, NewRecord
+from stepfold_engine.readers import event_record
+from stepfold_schemas.events import Event
 from tests.behaviour.conftest import Running
-from tests.behaviour.scenario import EPOCH_MS
+from tests.behaviour.scenario import EPOCH_MS, Variant, scenario
 
 HOUR = 3_600_000
 
@@ -137,7 +142,7 @@ def test_a_wait_that_nothing_matches_gives_none_at_its_timeout(running: Running)
         assert 72 * HOUR <= run.ended_ms - run.started_ms < 72 * HOUR + 60_000
 
 
-def test_the_runs_own_trigger_and_a_second_copy_of_an_event_wake_nothing(
+def test_s25_the_runs_own_trigger_and_a_second_copy_of_an_event_wake_nothing(
     running: Running,
 ) -> None:
     """S25: the same event is published twice while a run waits for its name in a loop."""
@@ -222,7 +227,83 @@ def test_since_run_finds_an_event_that_came_before_the_process_that_began_the_ru
         assert s.of("f")[0].result == 2
 
 
-def test_since_run_misses_nothing_that_comes_while_the_log_is_searched(running: Running) -> None:
+def test_waits_that_end_soon_leave_no_timeouts_behind(tmp_path: Path) -> None:
+    """A timeout of a month is not kept for a month by a partition in which thousands end a day."""
+    app = new()
+
+    @app.function("f", on="t/go", finish_timeout="90d")
+    async def f(ctx: stepfold.Context) -> None:
+        wait = ctx.step.wait_for_event("paid", event="t/paid", match="data.n", timeout="30d")
+        signal = ctx.step.wait_for_signal(
+            "approved", signal=f"approve/{ctx.event.data['n']}", timeout="30d"
+        )
+        await asyncio.gather(wait, signal)
+
+    with scenario(Variant("memory", False, 1), app, tmp_path) as s:
+        for n in range(1_500):
+            s.send("t/go", {"n": n})
+            s.advance(0.1)
+            s.send("t/paid", {"n": n})
+            s.signal(f"approve/{n}")
+        s.advance(1)
+        assert all(run.end is not None for run in s.runs.values())
+        assert len(s.node.owners[0].state.timers) <= GONE_MIN
+
+
+def test_events_that_many_others_surround_are_met_one_by_one(running: Running) -> None:
+    """Behind hundreds of events of other names, in the same row: each is looked at in its turn."""
+    app = new()
+
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> Any:
+        wait, names = ctx.step.wait_for_event, ("a", "b", "c", "a")
+        events = await asyncio.gather(
+            *(
+                wait(f"{name} {i}", event="t/tick", if_=f"async.data.k == '{name}'", timeout="1h")
+                for i, name in enumerate(names)
+            )
+        )
+        return [event and event.data["n"] for event in events]
+
+    ticks = {3: "a", 300: "b", 301: "x", 302: "c", 600: "a"}
+    with running(app) as s:
+        runs = [s.start_run("t/go") for _ in range(4)]
+        s.advance(1)
+        s.crash()
+        for n in range(700):
+            s.append_while_down("t/tick" if n in ticks else "t/noise", {"n": n, "k": ticks.get(n)})
+            if n == 299:
+                s.do(s.log.append(EVENTS, 0, [NewRecord(b"no event")]))
+        s.start()
+        for run in runs:
+            assert s.ended(run).result == [3, 300, 302, 3]
+        ends = [s.do(s.log.bounds(DEAD_LETTERS, p)).end for p in range(s.variant.partitions)]
+        assert sum(ends) == 1, "the record that is no event is kept, by one of them"
+
+
+def test_since_run_looks_back_to_the_copy_that_was_read_first(tmp_path: Path) -> None:
+    """That one started the run; what came before it is not found, even behind an older copy."""
+    app = new()
+
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> Any:
+        early = await ctx.step.wait_for_event("early", event="t/early", timeout="1h", since="run")
+        return None if early is None else early.data["n"]
+
+    with scenario(Variant("memory", False, 2), app, tmp_path) as s:
+        s.crash()
+        go = Event("t/go", b"{}", "go")
+        for partition, event in ((1, go), (0, Event("t/early", b'{"n": 1}', "early")), (0, go)):
+            s.do(s.log.append(EVENTS, partition, [event_record(event)]))
+            s.advance(1)
+        s.start()
+        s.until(lambda: s.of("f") and s.of("f")[0].end)
+        assert s.of("f")[0].result is None
+
+
+def test_s24_since_run_misses_nothing_that_comes_while_the_log_is_searched(
+    running: Running,
+) -> None:
     """S24: answers arrive before, while and after the wait looks back."""
     app = new()
 
@@ -245,6 +326,29 @@ def test_since_run_misses_nothing_that_comes_while_the_log_is_searched(running: 
             s.send("t/ask", {"n": n})
         s.until(lambda: len([r for r in s.of("ask") if r.end]) == 60)
         assert sorted(r.result for r in s.of("ask")) == list(range(60))
+
+
+def test_waits_that_look_back_at_once_each_find_an_event(running: Running) -> None:
+    """An event comes to a run once; a search that finds what came to another wait goes on."""
+    app = new()
+
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> Any:
+        await ctx.step.sleep("busy", "1h")
+        events = await asyncio.gather(
+            *(
+                ctx.step.wait_for_event(f"early {n}", event="t/early", timeout="1h", since="run")
+                for n in range(3)
+            )
+        )
+        return [None if event is None else event.data["n"] for event in events]
+
+    with running(app) as s:
+        run = s.start_run("t/go")
+        s.advance(60)
+        for n in range(3):
+            s.send("t/early", {"n": n})
+        assert sorted(s.ended(run).result) == [0, 1, 2]
 
 
 def test_without_since_an_event_before_the_wait_is_not_meant(running: Running) -> None:
@@ -308,7 +412,7 @@ def test_a_signal_that_does_not_come_gives_none(running: Running) -> None:
         assert HOUR <= run.ended_ms - run.started_ms < HOUR + 60_000
 
 
-def test_a_second_waiter_for_a_signal_gets_the_conflict(running: Running) -> None:
+def test_s14_a_second_waiter_for_a_signal_gets_the_conflict(running: Running) -> None:
     """S14: two runs in different partitions wait for the same name."""
     app = new()
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
+from tests.simulation.changes import with_versions
+from tests.simulation.rerunning import with_reruns
 from tests.simulation.statements import (
     Body,
     Choose,
@@ -43,6 +45,7 @@ from tests.simulation.statements import (
     walk,
 )
 from tests.simulation.stimuli import SHARED_SIGNAL, WAITED, stimuli_for
+from tests.simulation.timing import with_timing
 
 T = TypeVar("T")
 
@@ -59,7 +62,10 @@ def plan_of(seed: int, *, size: int = 3) -> Plan:
     count = max(1, chance.choice((size, size, size - 1, 1)))
     functions = _functions(chance, count)
     stimuli = stimuli_for(chance, functions, size, duration_s)
-    return Plan(seed, functions, stimuli, duration_s)
+    plan = Plan(seed, functions, stimuli, duration_s)
+    plan = with_timing(random.Random(f"timing/{seed}/{size}"), plan)
+    plan = with_versions(random.Random(f"versions/{seed}/{size}"), plan)
+    return with_reruns(random.Random(f"reruns/{seed}/{size}"), plan)
 
 
 def _functions(chance: random.Random, count: int) -> tuple[FunctionPlan, ...]:

@@ -25,6 +25,7 @@ from tests.simulation.statements import (
     APP,
     Body,
     Choose,
+    DebouncePlan,
     Draw,
     Finally,
     FunctionPlan,
@@ -44,6 +45,7 @@ from tests.simulation.statements import (
     Statement,
     Step,
     Try,
+    Version,
     WaitEvent,
     WaitSignal,
     While,
@@ -97,7 +99,9 @@ def _add(
         plan.id,
         on=triggers if first else None,
         retries=_retry(plan.retries, plan.delay_s),
+        cron=plan.crons,
         idempotency=plan.idempotency or None,
+        debounce=_debounce(plan.debounce),
         cancel_on=cancel if plan.cancel_on else None,
         start_timeout=_duration(plan.start_timeout_s),
         finish_timeout=_duration(plan.finish_timeout_s),
@@ -106,6 +110,13 @@ def _add(
     function = declare(call(plan.body, plan.id))
     if plan.failure is not None:
         function.on_failure(call(plan.failure, f"{plan.id}-failure"))
+
+
+def _debounce(plan: DebouncePlan | None) -> stepfold.Debounce | None:
+    if plan is None:
+        return None
+    period = timedelta(seconds=plan.period_s)
+    return stepfold.Debounce(period, plan.key or None, _duration(plan.timeout_s))
 
 
 def _retry(retries: int, delay_s: float) -> stepfold.Retry:
@@ -156,6 +167,9 @@ class Interpreter:
             case Draw():
                 now_ms = round(self._ctx.now().timestamp() * 1000)
                 self._account.add("draw", [self._ctx.random().randrange(1000), now_ms])
+            case Version():
+                chosen = self._ctx.version(statement.change)
+                self._account.add(f"version {statement.change}", chosen)
             case _:
                 await self._control(statement)
 

@@ -65,8 +65,8 @@ class Told:
     """What a caller outside was told.
 
     ``what``: ``published`` (``name`` is the event's internal id), ``cancelled``, ``signalled``
-    (``value``: the run that got it, or ""), ``refused``, ``unknown`` (an error after which the
-    caller cannot know).
+    (``value``: the run that got it, or ""), ``reran`` (``name`` is the new run, ``value`` the old
+    one), ``refused``, ``unknown`` (an error after which the caller cannot know).
     """
 
     order: int

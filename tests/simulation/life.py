@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import stepfold
 from stepfold.crew import WorkerSettings
+from stepfold.serving import serves_of
 from stepfold.worker import NativeWorker
 from stepfold_engine.clock import SystemClock
 from stepfold_engine.errors import EngineError, RequestRefusedError
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 MATCHING = CelMatching()
 """Shared: it is pure, and compiling expressions takes longer than a simulation."""
+
+HOUR_MS = 3_600_000
+"""What a cron starts later than in an hour is not waited for."""
 
 
 class SimClock(SystemClock):
@@ -107,7 +111,7 @@ class Life:
         worker = NativeWorker(functions, native, decode_event=codec.decode_event, settings=settings)
         with self.world.loop.lane(self.user_lane):
             worker.run_inline(self.world.loop)
-        native.serves = lambda function: function in functions
+        native.serves = serves_of(lambda: functions)
         self.worker = worker
         return worker
 
@@ -211,6 +215,8 @@ class Life:
         state, world = owner.state, self.world
         return (
             not len(state.runs)
+            and not state.debounces
+            and all(cron.due_ms > owner.now_ms() + HOUR_MS for cron in state.crons.values())
             and not any(state.unsent.values())
             and state.seq == owner.confirmed_seq
             # Noted in the journal, too: that may take a while.

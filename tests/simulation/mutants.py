@@ -25,12 +25,17 @@ SECONDS_A_SEED = 20
 
 @dataclass(frozen=True)
 class Mutant:
-    """A planted bug: in ``where`` (module:function), ``old`` becomes ``new``."""
+    """A planted bug: in ``where`` (module:function), ``old`` becomes ``new``.
+
+    Attributes:
+        rare: seeds that catch it, found among hundreds of thousands; they are tried at last.
+    """
 
     name: str
     where: str
     old: str
     new: str
+    rare: tuple[int, ...] = ()
 
 
 E = "stepfold_engine"
@@ -202,9 +207,9 @@ MUTANTS = [
     ),
     Mutant(
         "retry a run before its time",
-        f"{E}.native:Native.wake",
-        "if state.waits_until_ms > owner.now_ms():",
-        "if False:",
+        f"{E}.owner:Owner.may_begin",
+        'return self.is_due(run.id, b"", run.waits_until_ms)',
+        "return True",
     ),
     Mutant(
         "give outcomes out of order",
@@ -229,6 +234,116 @@ MUTANTS = [
         f"{E}.tenancy:Tenancy._start",
         "house.lookbacks.resume(owner, run)",
         "pass",
+    ),
+    Mutant(
+        "lose a cron when restating",
+        f"{E}.core.decide.restate:restate",
+        "[CronScheduled(cron.function, cron.cron, cron.due_ms)]",
+        "[]",
+    ),
+    Mutant(
+        "fire a cron again after a takeover",
+        f"{E}.core.apply:_cron_fired",
+        "_file_cron(state, Cron(e.function, e.cron, e.next_ms))",
+        "state.timers.add(e.next_ms, timers.CRON, keyed(e.function, e.cron).encode())",
+    ),
+    Mutant(
+        "let the schedule of an unchanged cron begin anew",
+        f"{E}.core.decide.crons:schedule_crons",
+        "if name in state.crons and name not in wanted:",
+        "if name in state.crons:",
+    ),
+    Mutant(
+        "lose a debounce when restating",
+        f"{E}.core.decide.restate:restate",
+        '[replace(held, superseded="")]',
+        "[]",
+    ),
+    Mutant(
+        "forget the timeout of a debounce",
+        f"{E}.core.decide.debounces:take",
+        "if spec.debounce.timeout_ms:",
+        "if False:",
+    ),
+    Mutant(
+        "debounce an event that is sent again, again",
+        f"{E}.core.decide.debounces:put_forward",
+        "if state.knows(once):",
+        "if False:",
+    ),
+    Mutant(
+        "let an older event take the last one's place",
+        f"{E}.core.decide.debounces:take",
+        "if _time_of(event) < _time_of(holder.event):",
+        "if False:",
+    ),
+    Mutant(
+        "end a debounce at its first time",
+        f"{E}.core.decide.debounces:debounce_due",
+        "if held is None or held.due_ms != due_ms:",
+        "if held is None:",
+    ),
+    Mutant(
+        "do not record which side of a change was chosen",
+        f"{E}.core.decide.reports:_version",
+        "report.draft.add(VersionChosen(report.run.id, item.name, item.chosen))",
+        "pass",
+    ),
+    Mutant(
+        "start a run although a copy of its history is being written",
+        f"{E}.native:Native._load_whole",
+        "if last > through:",
+        "if False:",
+    ),
+    Mutant(
+        "let what was given up count if it ends late",
+        "stepfold.attempts:Shared.disregard",
+        "attempt.state = _State.IGNORED",
+        "pass",
+        rare=(406450, 423523),
+    ),
+    Mutant(
+        "end a search of the log at what another wait of the run received",
+        f"{E}.core.decide.events:found_another",
+        "return bool(",
+        "return False and bool(",
+    ),
+    Mutant(
+        "ask about a version again while the answer is on its way",
+        "stepfold.crew:Crew._begin_again",
+        "self._begin(brief, self._histories[run], old.replay.given, answers)",
+        "self._begin(brief, self._histories[run], old.replay.given)",
+        rare=(440458, 441956),
+    ),
+    Mutant(
+        "skip an event that follows one that is waited for",
+        f"{E}.owner:Owner._next_wanted",
+        "left = events[number + 1 :]",
+        "left = events[number + 2 :]",
+    ),
+    Mutant(
+        "count the attempts of the run that a rerun shares outcomes with",
+        f"{E}.core.apply:_rerun_started",
+        "run.attempt, run.retry_at_ms = 1, 0",
+        "pass",
+    ),
+    Mutant(
+        "give a rerun random numbers of its own",
+        f"{E}.native:Native.start",
+        "seed=seed,",
+        "",
+    ),
+    Mutant(
+        "share the outcome of the step that a rerun is to begin at",
+        f"{E}.reruns:share",
+        "items = _items(run, facts[:cut])",
+        "items = _items(run, facts[: cut + 2])",
+    ),
+    Mutant(
+        "share what has no outcome yet",
+        f"{E}.reruns:_is_open",
+        "and entry.step not in closed",
+        "and False",
     ),
     Mutant(
         "leave out who was kept back during a trial",
@@ -280,10 +395,14 @@ def _spread(function: object, changed: object) -> None:
 
 @dataclass(frozen=True)
 class Catch:
-    """How a mutant was caught; ``seeds`` is 0 if it was not."""
+    """How a mutant was caught.
+
+    Attributes:
+        after: how many seeds it took, or which rare one it was; "" if it was not caught.
+    """
 
     mutant: str
-    seeds: int
+    after: str
     promise: str
 
 
@@ -299,17 +418,18 @@ def hunt(mutant: Mutant, seeds_max: int = SEEDS_MAX) -> Catch:
 
     signal.signal(signal.SIGALRM, too_long)
     plant(mutant)
-    for seed in range(seeds_max):
+    for seed in (*range(seeds_max), *mutant.rare):
+        after = f"{seed + 1} seeds" if seed < seeds_max else f"seed {seed}"
         signal.alarm(SECONDS_A_SEED)
         try:
             verdict, _ = simulate(seed)
         except HangsError:
-            return Catch(mutant.name, seed + 1, "it hangs")
+            return Catch(mutant.name, after, "it hangs")
         finally:
             signal.alarm(0)
         if verdict.violations:
-            return Catch(mutant.name, seed + 1, verdict.violations[0].promise)
-    return Catch(mutant.name, 0, "")
+            return Catch(mutant.name, after, verdict.violations[0].promise)
+    return Catch(mutant.name, "", "")
 
 
 def main() -> int:
@@ -324,8 +444,8 @@ def main() -> int:
     # Each in a process of its own: what is planted stays.
     with multiprocessing.get_context("spawn").Pool(given.jobs, maxtasksperchild=1) as pool:
         for catch in pool.imap_unordered(hunt, some, chunksize=1):
-            missed += not catch.seeds
-            found = f"{catch.seeds:5} seeds  {catch.promise}" if catch.seeds else "  NOT CAUGHT"
+            missed += not catch.after
+            found = f"{catch.after:>11}  {catch.promise}" if catch.after else "  NOT CAUGHT"
             print(f"{catch.mutant:45} {found}", flush=True)
     print(f"{len(some) - missed} of {len(some)} caught in {time.monotonic() - begun_s:.0f} s")
     return 1 if missed else 0

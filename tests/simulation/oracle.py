@@ -43,6 +43,7 @@ from tests.simulation.statements import (
     Statement,
     Step,
     Try,
+    Version,
     WaitEvent,
     WaitSignal,
     While,
@@ -99,6 +100,10 @@ def expected(plan: Plan, run: RunOutcomes) -> Ending:
     return _Evaluation(plan.seed, run).end(body)
 
 
+def _value_of(outcome: Outcome) -> Any:
+    return outcome.value
+
+
 class _StepError(Exception):
     """An operation failed for good."""
 
@@ -131,7 +136,7 @@ class _Evaluation:
             turns.deliver(outcome.name, outcome)
             if self._problem is not None:
                 raise self._problem
-        if self._run.attempt == 1:
+        if not self._run.tried_before:
             for outcome in left:
                 self._check_known(outcome)
         if main.error is None:
@@ -146,7 +151,7 @@ class _Evaluation:
         for index, outcome in enumerate(left):
             if outcome.name in self._turns.asked:
                 return left.pop(index)
-            if self._run.attempt == 1:
+            if not self._run.tried_before:
                 self._check_known(outcome)
         return None
 
@@ -174,9 +179,11 @@ class _Evaluation:
                 yield from self._together(statement)
             case Draw():
                 self._draws += 1
-                seed = parse_ulid(self._run.run) + self._draws.to_bytes(8, "big")
+                seed = parse_ulid(self._run.seed or self._run.run) + self._draws.to_bytes(8, "big")
                 drawn = random.Random(hashlib.sha256(seed).digest()).randrange(1000)
                 self._account.add("draw", [drawn, self._now_ms])
+            case Version():
+                self._account.add(f"version {statement.change}", True)
             case _:
                 yield from self._control(statement)
 
@@ -200,30 +207,34 @@ class _Evaluation:
         match statement:
             case Step():
                 yield from self._get(
-                    name, lambda value: self._returned(statement, name, given, value)
+                    name, lambda outcome: self._returned(statement, name, given, outcome)
                 )
             case SendEvent():
-                yield from self._get(name, lambda value: self._sent(statement, name, value))
+                yield from self._get(name, lambda outcome: self._sent(statement, name, outcome))
             case Invoke():
-                yield from self._get(name, lambda value: value["total"])
+                yield from self._get(name, lambda outcome: outcome.value["total"])
             case _:
                 yield from self._get(name)
 
-    def _get(self, name: str, shown: Callable[[Any], Any] = lambda value: value) -> Program:
+    def _get(self, name: str, shown: Callable[[Outcome], Any] = _value_of) -> Program:
         outcome: Outcome = yield self._turns.ask(name)
         if outcome.error:
             self._account.note(name, f"!{outcome.error}")
             raise _StepError(outcome.error)
-        self._account.note(name, shown(outcome.value))
+        self._account.note(name, shown(outcome))
 
-    def _returned(self, step: Step, name: str, given: int, value: Any) -> Any:
-        number: Any = value_of(self._seed, self._run.function, name, self._run.run, given)
+    def _returned(self, step: Step, name: str, given: int, outcome: Outcome) -> Any:
+        value = outcome.value
+        number: Any = value_of(
+            self._seed, self._run.function, name, outcome.run or self._run.run, given
+        )
         right = {"value": number, "pad": "x" * step.pad} if step.pad else number
         if value != right:
             self._refuse(f"{name!r} is recorded as {value!r}; its body returns {right!r}")
         return value
 
-    def _sent(self, statement: SendEvent, name: str, value: Any) -> int:
+    def _sent(self, statement: SendEvent, name: str, outcome: Outcome) -> int:
+        value = outcome.value
         if len(set(value)) != statement.count:
             self._refuse(f"{name!r} sent {statement.count} events, with the ids {value!r}")
         return len(value)

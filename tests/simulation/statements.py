@@ -226,6 +226,13 @@ class Draw:
     """Take note of ``ctx.random()`` and ``ctx.now()``."""
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Ask ``ctx.version``. All processes have the same code, so every run is on the new side."""
+
+    change: str
+
+
 Statement = (
     Step
     | Sleep
@@ -248,9 +255,19 @@ Statement = (
     | Raise
     | OnRetry
     | Draw
+    | Version
 )
 
 Body = tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DebouncePlan:
+    """How a function is debounced: ``key`` is a path, an expression, or ""; 0 s for no timeout."""
+
+    period_s: float
+    key: str
+    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +287,8 @@ class FunctionPlan:
         start_timeout_s: 0 for none.
         finish_timeout_s: 0 for none.
         version: recorded with runs; "" for the default.
+        crons: expressions at whose times it starts.
+        debounce: None for none.
         body: its program.
         failure: what its failure handler does; None for no handler.
     """
@@ -288,6 +307,8 @@ class FunctionPlan:
     finish_timeout_s: float = 0.0
     version: str = ""
     failure: Body | None = None
+    crons: tuple[str, ...] = ()
+    debounce: DebouncePlan | None = None
 
     @property
     def full_id(self) -> str:
@@ -301,16 +322,17 @@ class Stimulus:
 
     Attributes:
         at_s: when, in virtual seconds since the start.
-        kind: ``event``, ``signal`` or ``cancel``.
+        kind: ``event``, ``signal``, ``cancel`` or ``rerun``.
         name: the event's or signal's name. For ``cancel`` a function's id in the app: the
-            ``data["nth"]``-th of its runs, from 0, in the order of their start, is cancelled.
+            ``data["nth"]``-th of its runs, from 0, in the order of their start, is cancelled. So
+            for ``rerun``, which begins at ``data["where"]``.
         data: what the event or the signal says.
         id: the event's id as its sender gave it, or "". An id that comes again is a retry of the
             sender: the same event, for which no new run may start.
     """
 
     at_s: float
-    kind: Literal["event", "signal", "cancel"]
+    kind: Literal["event", "signal", "cancel", "rerun"]
     name: str
     data: dict[str, Any]
     id: str = ""

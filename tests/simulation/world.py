@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 
 import stepfold
 from stepfold_engine.errors import EngineError, RequestRefusedError
+from stepfold_engine.journals import read_run
 from stepfold_engine.log.base import DEAD_LETTERS, EVENTS, INBOX, JOURNAL
+from stepfold_engine.node import Node
+from stepfold_engine.reruns import FROM_STEP, Rerun, RerunAnswer
 from stepfold_engine.settings import Settings
 from stepfold_schemas import codec
 from stepfold_schemas.entries import RunStarted
 from stepfold_schemas.events import Event
-from stepfold_schemas.ids import parse_ulid, ulid_text
+from stepfold_schemas.ids import home_of, parse_ulid, ulid_text
 from tests.simulation.group import Group
 from tests.simulation.ledger import Fault, Ledger, Told, Written
 from tests.simulation.life import Life
@@ -340,7 +343,8 @@ class World:
                         await self._tell("refused", stimulus.name, str(error))
                         return
                 except (EngineError, TimeoutError, AttributeError):
-                    if stimulus.kind != "event" or not stimulus.id:
+                    again = stimulus.id if stimulus.kind == "event" else stimulus.kind == "rerun"
+                    if not again:
                         await self._tell("unknown", stimulus.name)
                         return
             await asyncio.sleep(0.5)
@@ -370,7 +374,12 @@ class World:
         else:
             runs = self._runs_of(stimulus.name)
             nth = int(stimulus.data["nth"])
-            if nth < len(runs):
+            if nth >= len(runs):
+                return True
+            if stimulus.kind == "rerun":
+                answer = await _rerun(node, parse_ulid(runs[nth]), stimulus, request)
+                await self._tell("reran", ulid_text(answer.run), runs[nth])
+            else:
                 await node.cancel(parse_ulid(runs[nth]), "asked to")
                 await self._tell("cancelled", runs[nth])
         return True
@@ -503,6 +512,18 @@ class World:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=60)
+
+
+async def _rerun(node: Node, run: bytes, stimulus: Stimulus, request: str) -> RerunAnswer:
+    """Ask for a rerun, as the HTTP API does. The same request again is the same run."""
+    facts = await read_run(node.log, home_of(run), run)
+    named = (getattr(f.entry, "name", "") for f in facts if getattr(f.entry, "step", b""))
+    names = list(dict.fromkeys(name for name in named if name))
+    where, step = str(stimulus.data["where"]), ""
+    if where == FROM_STEP:
+        step = names[int(stimulus.data["step"]) % len(names)] if names else "none"
+    asked = Rerun(run, where, step, tag=request)
+    return await node.rerun(asked, facts, asked_by="somebody", why=stimulus.text())
 
 
 def codec_json(value: object) -> bytes:

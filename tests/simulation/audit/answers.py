@@ -41,6 +41,8 @@ def _check_told(world: World) -> None:
                     world.findings.add(ANSWER, f"{text} is not in the log", order=told.order)
             case "cancelled":
                 _check_cancelled(world, told)
+            case "reran":
+                _check_reran(world, told)
             case "signalled" if told.value:
                 run = parse_ulid(told.value)
                 signalled[told.name, run] += 1
@@ -51,6 +53,19 @@ def _check_told(world: World) -> None:
                     world.findings.add(ANSWER, text, run, told.order)
             case _:
                 pass
+
+
+def _check_reran(world: World, told: Told) -> None:
+    run = parse_ulid(told.name)
+    story = world.stories.get(run)
+    rerun = story.rerun if story is not None else None
+    if rerun is None or ulid_text(rerun.entry.origin) != told.value:
+        text = f"{told.name} was told to be a rerun of {told.value}; no journal says so"
+    elif rerun.kept.order >= told.order:
+        text = f"{told.name} was told to be started before {rerun.kept} was durable"
+    else:
+        return
+    world.findings.add(ANSWER, text, run, told.order)
 
 
 def _deliveries(world: World) -> dict[tuple[str, bytes], list[int]]:

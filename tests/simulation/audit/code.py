@@ -242,8 +242,8 @@ class _Code:
 
     def _check_recorded(self) -> None:
         story = self._story
-        for fact in story.outcomes.values():
-            if isinstance(fact.entry, StepCompleted):
+        for step, fact in story.outcomes.items():
+            if isinstance(fact.entry, StepCompleted) and step not in story.shared:
                 self._was_returned(fact.entry, fact.kept)
         end = story.end
         if end is not None and isinstance(end.entry, RunCompleted):

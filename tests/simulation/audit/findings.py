@@ -21,8 +21,12 @@ POSITION = "a read position only moves on, over what is there"
 TRIM = "only what nobody needs is trimmed"
 ROUND = "a round restates everything that is alive"
 OWNER = "one owner at a time, and only its own records count"
+CRON = "each time of a cron starts one run"
+DEBOUNCE = "of debounced events the last one starts a run, once"
 LIVENESS = "everything that can go on goes on"
 RESULT = "a run's result follows from its outcomes"
+RERUN = "a rerun is asked for, once, and shares the beginning of its origin"
+VERSION = "a run chooses its side of a change once"
 CLOCK = "clocks differ by no more than the set-up says"
 
 

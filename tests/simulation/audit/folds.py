@@ -84,6 +84,8 @@ _FIELDS = (
     "positions",
     "ended",
     "signals",
+    "crons",
+    "debounces",
     "declarations",
     "functions",
     "queued",
@@ -150,12 +152,15 @@ def _of_sets(name: str, whole: set[_T], part: set[_T]) -> list[str]:
 
 def _live_timers(state: Partition, runs: _Runs) -> set[tuple[str, Due]]:
     """Return the timers that still mean something; heaps may hold others."""
-    free = {("free", due) for due in state.timers.free if _is_live(runs, due)}
+    free = {("free", due) for due in state.timers.free if _is_live(state, runs, due)}
     return free | {("held", due) for due in state.timers.held if _is_live_held(state, runs, due)}
 
 
-def _is_live(runs: _Runs, due: Due) -> bool:
+def _is_live(state: Partition, runs: _Runs, due: Due) -> bool:
     due_ms, key, what = due
+    if key == timers.CRON:
+        cron = state.crons.get(what.decode())
+        return cron is not None and cron.due_ms == due_ms
     run = runs.get(key)
     if run is None:
         return False
@@ -175,6 +180,9 @@ def _is_live(runs: _Runs, due: Due) -> bool:
 
 def _is_live_held(state: Partition, runs: _Runs, due: Due) -> bool:
     due_ms, key, what = due
+    if key == timers.DEBOUNCE:
+        held = state.debounces.get(what.decode())
+        return held is not None and held.due_ms == due_ms
     if not key:
         holder = state.signals.get(what.decode())
         return holder is not None and holder.due_ms == due_ms

@@ -6,11 +6,11 @@ repeat in a program; what kind of step an outcome belongs to is known where all 
 
 import json
 
-from stepfold_schemas.entries import Entry, RunCompleted, RunFailed, StepCompleted
+from stepfold_schemas.entries import RunCompleted, RunFailed, StepCompleted, VersionChosen
 from stepfold_schemas.ids import parse_ulid
 from stepfold_schemas.messages import SignalDelivered
 from tests.simulation.audit.code import MADE_BY_THE_ENGINE
-from tests.simulation.audit.findings import RESULT
+from tests.simulation.audit.findings import RESULT, VERSION
 from tests.simulation.audit.journal import Kept
 from tests.simulation.audit.stories import Story
 from tests.simulation.audit.world import World, message_of
@@ -32,8 +32,9 @@ def check(world: World, plan: Plan) -> None:
     for story in world.stories.values():
         if story.function in kinds:
             _check_end(world, plan, story)
-            for fact in story.outcomes.values():
-                if isinstance(fact.entry, StepCompleted):
+            _check_versions(world, story)
+            for step, fact in story.outcomes.items():
+                if isinstance(fact.entry, StepCompleted) and step not in story.shared:
                     name, _, _ = fact.entry.name.partition(":")
                     kind = kinds[story.function].get(name, set())
                     why = ""
@@ -70,12 +71,10 @@ def _check_end(world: World, plan: Plan, story: Story) -> None:
         return
     if isinstance(end.entry, RunFailed) and end.entry.error.name in MADE_BY_THE_ENGINE:
         return
-    entries: list[tuple[int, Entry]] = [
-        (kept.decision.at_ms, entry) for kept, some in story.history for entry in some
-    ]
+    entries = [pair for _, some in story.dated() for pair in some]
     why = ""
     try:
-        ending = expected(plan, outcomes_of(entries))
+        ending = expected(plan, outcomes_of(entries, story.shared))
     except MismatchError as error:
         why = f"its journal fits no life of its program: {error}"
     else:
@@ -88,6 +87,19 @@ def _check_end(world: World, plan: Plan, story: Story) -> None:
     if why:
         text = f"{story}, which ended in {end.kept}: {why}"
         world.findings.add(RESULT, text, story.run, end.kept.order)
+
+
+def _check_versions(world: World, story: Story) -> None:
+    """Each question about a version is answered once, and with the same code on the new side."""
+    asked = set[str]()
+    for kept, entries in story.history:
+        for entry in entries:
+            if isinstance(entry, VersionChosen):
+                if entry.name in asked or not entry.chosen:
+                    text = f"{story} chose {entry.chosen} for {entry.name!r} in {kept}"
+                    again = ", again" if entry.name in asked else ""
+                    world.findings.add(VERSION, f"{text}{again}", story.run, kept.order)
+                asked.add(entry.name)
 
 
 def _why_not_run(world: World, story: Story, entry: StepCompleted) -> str:

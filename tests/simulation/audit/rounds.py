@@ -83,12 +83,11 @@ def _check_history(
 ) -> None:
     """Follow a run's history through the copies that were made of its parts."""
     groups: list[_Group] = []
-    coming = iter(story.history)
+    coming = iter(story.dated())
     following = next(coming, None)
     for fact in facts:
         while following is not None and following[0].index < fact.kept.index:
-            decision = following[0].decision
-            groups.append((decision.seq, [(decision.at_ms, entry) for entry in following[1]]))
+            groups.append((following[0].decision.seq, following[1]))
             following = next(coming, None)
         entry, kept = fact.entry, fact.kept
         if isinstance(entry, RunRestated):

@@ -12,6 +12,8 @@ from itertools import pairwise
 
 from stepfold_schemas import codec
 from stepfold_schemas.entries import (
+    CronFired,
+    DebounceEnded,
     FunctionsDeclared,
     FunctionSpec,
     InvokeBegan,
@@ -26,6 +28,7 @@ from tests.simulation.audit.stories import Story
 from tests.simulation.audit.world import EVENTS, Logged, World, values_of
 
 FAILED_EVENT = "stepfold/function.failed"
+CRON_EVENT = "stepfold/cron.fired"
 
 
 class Force:
@@ -77,10 +80,12 @@ class _Starts:
     def __init__(self, world: World) -> None:
         self._world, self._findings = world, world.findings
         self._stories = sorted(world.stories.values(), key=lambda s: s.start.kept.order)
+        # Why there are reruns, ``reruns`` looks at.
+        self._own_accord = [s for s in self._stories if s.rerun is None]
         self.by_event: dict[tuple[str, str], list[Story]] = defaultdict(list)
         self.by_key: dict[tuple[str, str], list[Story]] = defaultdict(list)
         self.explained: set[bytes] = set()
-        for story in self._stories:
+        for story in self._own_accord:
             for id_ in story.start.entry.event_ids:
                 self.by_event[story.function, id_].append(story)
         # A second run of a key is looked for only after all functions are known.
@@ -102,26 +107,28 @@ class _Starts:
             self._once(same, "the same idempotency key")
         for story in self._stories:
             self._check_id(story)
-            if story.run not in self.explained:
+            if story.run not in self.explained and story.rerun is None:
                 self._explain(story)
 
     # What an event must start.
 
     def _arrived(self, kept: Kept, event: Logged, spec: FunctionSpec) -> None:
-        meant = _meant(spec, event)
+        if spec.debounce is not None:
+            return  # ``debounces``
+        is_meant = meant(spec, event)
         runs = self.by_event.get((spec.id, event.id), [])
         here = [s for s in runs if s.start.kept is kept]
-        if meant is not False:
+        if is_meant is not False:
             self._explained(kept, event, here)
         elif here:
             text = f"{here[0]} starts in {kept} for {event}, which its triggers do not mean"
             self._findings.add(CAUSE, text, here[0].run, kept.order)
         if spec.idempotency:
-            if meant:
+            if is_meant:
                 self._arrived_with_key(kept, event, spec)
             return
         before = [s for s in runs if s.start.kept.order < kept.order]
-        if meant and not here and not before:
+        if is_meant and not here and not before:
             text = f"{event} was taken in {kept}, but starts no run of {spec.id}, which is in force"
             self._findings.add(EVENT_ONCE, text, order=kept.order)
         if here:
@@ -147,7 +154,7 @@ class _Starts:
         self._findings.add(EVENT_ONCE, text, order=kept.order)
 
     def _group_by_key(self) -> None:
-        for story in self._stories:
+        for story in self._own_accord:
             expression = self._idempotency.get(story.function, "")
             start = story.start.entry
             if expression and start.invoker is None and start.events:
@@ -217,6 +224,12 @@ class _Starts:
             return f"its cause, {copies[0]}, is durable only later"
         if start.event_ids != [copies[0].id]:
             return f"its event is {copies[0]}, but it notes the ids {start.event_ids}"
+        if any(
+            isinstance(entry, DebounceEnded)
+            and (entry.function, entry.event_id) == (story.function, copies[0].id)
+            for entry in kept.decision.entries
+        ):
+            return ""
         message = self._world.taken_in(kept)
         if isinstance(message, RunRequested) and message.function == story.function:
             return "" if message.events[:1] == [raw] else "the request for it has another event"
@@ -224,6 +237,9 @@ class _Starts:
 
     def _why_not_a_failure(self, story: Story, raw: bytes) -> str:
         event = codec.decode_event(raw)
+        if event.name == CRON_EVENT:
+            fired = (e for e in story.start.kept.decision.entries if isinstance(e, CronFired))
+            return "" if any(e.run == story.run for e in fired) else "no cron fires in this record"
         if event.name != FAILED_EVENT:
             return f"its cause, event {event.name} (id {event.id}), is not in the log"
         failed = str(values_of(event)["data"].get("run_id"))
@@ -259,7 +275,7 @@ def _offset_of(event: Logged) -> int:
     return event.offset
 
 
-def _meant(spec: FunctionSpec, event: Logged) -> Answer:
+def meant(spec: FunctionSpec, event: Logged) -> Answer:
     """Say whether a function's triggers mean an event."""
     unknown = False
     for trigger in spec.triggers:

@@ -5,7 +5,7 @@ A run starts, goes on and ends, each once; every step and operation of it has on
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from stepfold_schemas.entries import (
     AttemptStarted,
@@ -17,6 +17,7 @@ from stepfold_schemas.entries import (
     InvokeFailed,
     LookbackFinished,
     OperationsAbandoned,
+    RerunStarted,
     RunAttemptFailed,
     RunCancelled,
     RunCompleted,
@@ -36,6 +37,7 @@ from stepfold_schemas.entries import (
     StepFailed,
     TimerFired,
     TimerSet,
+    VersionChosen,
     WaitBegan,
     WaitTimedOut,
 )
@@ -99,6 +101,8 @@ class Story:
         stopped: where it was stopped, or None if it was not, or was let go on.
         names: the names of its steps, by key.
         history: what was recorded of it, as its code sees it, record by record.
+        rerun: the entry that makes it a rerun of another run, or None.
+        shared: by step's key, in which run an outcome came to be that it shares.
     """
 
     run: bytes
@@ -115,10 +119,22 @@ class Story:
     stopped: Kept | None = None
     names: dict[bytes, str] = field(default_factory=dict[bytes, str])
     history: list[tuple[Kept, list[Entry]]] = field(default_factory=list[tuple[Kept, list[Entry]]])
+    rerun: Fact[RerunStarted] | None = None
+    shared: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
 
     @property
     def function(self) -> str:
         return self.start.entry.function
+
+    def dated(self) -> list[tuple[Kept, list[tuple[int, Entry]]]]:
+        """Return the history, each entry with the time at which it was recorded first."""
+        found = [(k, [(k.decision.at_ms, e) for e in some]) for k, some in self.history]
+        if self.rerun is not None:
+            first = found[0][1]
+            # The first entry is the run's start, and the last says that it is a rerun.
+            for number, at_ms in enumerate(self.rerun.entry.times_ms[: len(first) - 2], 1):
+                first[number] = (at_ms, first[number][1])
+        return found
 
     def name(self, step: bytes) -> str:
         """Return what people call a step."""
@@ -209,6 +225,23 @@ class Teller:
             return
         failures.append(fact)
 
+    def share(self, rerun: RerunStarted, fact: Fact[Entry]) -> None:
+        """Add an entry that a rerun shares with its origin."""
+        story = self.of(rerun.run, fact)
+        entry, kept = fact.entry, fact.kept
+        if story is None or (isinstance(entry, SignalWaitEnded) and entry.reason == "replaced"):
+            return
+        if (name := getattr(entry, "name", "")) and (step := getattr(entry, "step", b"")):
+            story.names[step] = name
+        for step in _outcomes_in(entry, rerun.run):
+            story.outcomes[step] = Fact(kept, cast("Outcome", entry))
+            origin = self.stories.get(rerun.origin)
+            known = origin.shared.get(step) if origin is not None else None
+            story.shared[step] = known or rerun.origin
+        if isinstance(entry, EventMatched):
+            story.received.setdefault(entry.event_id, kept.index)
+        self.note(story, kept, entry)
+
     def began(self, story: Story, fact: Fact[Began]) -> None:
         """Add an operation that the run asked for."""
         entry, kept = fact.entry, fact.kept
@@ -221,6 +254,15 @@ class Teller:
             self.findings.add(OUTCOME_ONCE, text, story.run, kept.order)
             return
         story.began[entry.step] = fact
+
+
+def _outcomes_in(entry: Entry, run: bytes) -> list[bytes]:
+    """Return the steps that an entry of a run is the outcome of."""
+    if isinstance(entry, EventMatched):
+        return [ref.step for ref in entry.waits if ref.run == run]
+    if isinstance(entry, OperationsAbandoned):
+        return entry.steps
+    return [entry.step] if isinstance(entry, Outcome) else []
 
 
 def _started(teller: Teller, kept: Kept, entry: RunStarted) -> None:
@@ -317,7 +359,7 @@ def _stopped(teller: Teller, kept: Kept, entry: RunStopped | RunResumed) -> None
         teller.note(story, kept, entry)
 
 
-def _noted(teller: Teller, kept: Kept, entry: AttemptStarted) -> None:
+def _noted(teller: Teller, kept: Kept, entry: AttemptStarted | VersionChosen) -> None:
     story = teller.of(entry.run, Fact(kept, entry))
     if story is not None:
         teller.note(story, kept, entry)
@@ -331,6 +373,14 @@ def _looked_back(teller: Teller, kept: Kept, entry: LookbackFinished) -> None:
 
 def _passed(teller: Teller, kept: Kept, entry: RunParked | RunRestated | HistoryRestated) -> None:
     teller.of(entry.run, Fact(kept, entry))
+
+
+def _rerun(teller: Teller, kept: Kept, entry: RerunStarted) -> None:
+    fact = Fact(kept, entry)
+    story = teller.of(entry.run, fact)
+    if story is not None:
+        story.rerun = fact
+        teller.note(story, kept, entry)
 
 
 TELLS: dict[type[Entry], Callable[[Teller, Kept, Any], None]] = {
@@ -363,5 +413,7 @@ TELLS: dict[type[Entry], Callable[[Teller, Kept, Any], None]] = {
     RunParked: _passed,
     RunRestated: _passed,
     HistoryRestated: _passed,
+    RerunStarted: _rerun,
+    VersionChosen: _noted,
 }
 """How an entry is added to the story of the run, or the runs, that it names."""

@@ -3,14 +3,20 @@
 import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from stepfold_schemas import codec
 from stepfold_schemas.codec import UndecodableError
-from stepfold_schemas.entries import MessageQueued, MessageTaken
+from stepfold_schemas.entries import (
+    Entry,
+    MessageQueued,
+    MessageTaken,
+    RerunStarted,
+    RunStarted,
+)
 from stepfold_schemas.events import Event
 from stepfold_schemas.ids import parse_ulid, partition_of
 from stepfold_schemas.messages import Letter, Message
@@ -213,13 +219,30 @@ class World:
         facts = self._facts
         for journal in self.journals:
             for kept in journal.kept:
-                for entry in kept.decision.entries:
+                shared = shared_in(kept.decision.entries)
+                for number, entry in enumerate(kept.decision.entries):
+                    if number in shared:
+                        # It did not happen to this run.
+                        teller.share(shared[number], Fact(kept, entry))
+                        continue
                     kind = type(entry)
                     facts.setdefault(kind, []).append(Fact(kept, entry))
                     tells = TELLS.get(kind)
                     if tells is not None:
                         tells(teller, kept, entry)
         return teller.stories
+
+
+def shared_in(entries: Sequence[Entry]) -> dict[int, RerunStarted]:
+    """Return which entries of a decision reruns share, by their place in it."""
+    found: dict[int, RerunStarted] = {}
+    for end, rerun in enumerate(entries):
+        if isinstance(rerun, RerunStarted):
+            starts = (
+                n for n, e in enumerate(entries) if isinstance(e, RunStarted) and e.run == rerun.run
+            )
+            found |= dict.fromkeys(range(next(starts) + 1, end), rerun)
+    return found
 
 
 def values_of(event: Event) -> dict[str, Any]:
