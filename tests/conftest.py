@@ -9,6 +9,7 @@ __all__ = ["kafka", "pytest_collection_modifyitems", "pytest_terminal_summary"]
 REAL_PARTS = {
     "process": "with real processes, killed with SIGKILL",
     "kafka": "with a real Kafka broker",
+    "registry": "with a real schema registry",
     "inngest_sdk": "with an official Inngest SDK",
 }
 

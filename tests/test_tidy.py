@@ -13,7 +13,9 @@ LARGER_MODULES = {
     "schemas/stepfold_schemas/entries.py": "a catalogue: one small class after the other",
     "sdk/stepfold/context.py": "every public call with its documentation, in one place",
     "sdk/stepfold/driver.py": "one life of a run: its parts share what they know of each other",
+    "sdk/stepfold/replay.py": "one machine: what it takes in, what code asks, what follows",
     "engine/stepfold_engine/log/embedded.py": "one adapter: appends, reads, trims on one file",
+    "engine/stepfold_engine/node.py": "wires a process's parts, and answers what callers ask of it",
     "engine/stepfold_engine/owner.py": "the port to effects, and the owner with its rules",
     "engine/stepfold_engine/core/apply.py": "a catalogue: one small function for each entry",
 }

@@ -398,7 +398,7 @@ class Campaign:
         while all(rival.code is None for rival in rivals) and time.monotonic() < deadline_s:
             time.sleep(POLL_S)
         refused = [rival for rival in rivals if rival.code is not None]
-        if len(refused) != 1 or "in use by process" not in refused[0].complaints:
+        if len(refused) != 1 or "in use by" not in refused[0].complaints:
             for rival in rivals:
                 rival.kill()
             raise BrokenError(f"of two rivals {len(refused)} were refused")
@@ -448,13 +448,25 @@ class Campaign:
             if self._process.recorder is not None:
                 self._process.recorder.switch(free_bytes=left_bytes)
             self._sleep(0.2, 2.0)
-            if self._process.code is not None:
-                # Without any room at all it may say so and end; it must start when there is some.
-                self._tell(f"ended with code {self._process.code} on a full disk")
-                self.tally.acts["refused to start when full"] += 1
-                ended, self._process = self._process, None
-                self._gone(ended)
-        self._make_room()
+            self._make_room()
+            self._see_whether_it_refused(self._process)
+        else:
+            self._make_room()
+
+    def _see_whether_it_refused(self, process: Process) -> None:
+        """Take in a process that was started on a full disk.
+
+        Without any room at all it may say so and end, perhaps when there is some again; it must
+        start then.
+        """
+        if process.wait_until_it_serves():
+            return
+        if "no space left" not in process.complaints:
+            raise BrokenError(f"life {process.life} did not come to serve (code {process.code})")
+        self._tell(f"ended with code {process.code} on a full disk")
+        self.tally.acts["refused to start when full"] += 1
+        self._process = None
+        self._gone(process)
 
     def _fill(self, process: Process, left_bytes: int) -> None:
         if isinstance(self._room, SmallRoom):

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,14 +188,18 @@ class Load:
             self._outbox.append(event)
             if name == "c/approval":
                 data = {"n": n, "by": f"person {n}"}
-                self._later.append((later_s, Sent("c/approved", f"approved-{n}", data)))
+                self._follow(event, Sent("c/approved", f"approved-{n}", data), later_s)
             if name == "c/cancelled":
                 if n % 2:
-                    self._later.append((later_s, Sent("c/cancel", f"cancel-{n}", {"n": n})))
+                    self._follow(event, Sent("c/cancel", f"cancel-{n}", {"n": n}), later_s)
                 else:
                     self._asked["c/cancelled", n] = ""
             if name == "c/signalled":
                 self._asked["c/signalled", n] = ""
+
+    def _follow(self, event: Sent, answer: Sent, at_s: float) -> None:
+        """Send an event that the run of another waits for, acknowledged or not."""
+        self._later.append((at_s, answer))
 
     def _publish(self) -> float:
         url = self._url
@@ -207,15 +211,21 @@ class Load:
             return REST_S
         taken = self._send(url, batch)
         with self._lock:
-            if taken and self._remember:
-                self.acked.update((event.id, event) for event in batch)
             if taken:
-                twice = [e for e in batch if self._chance.random() < TWICE]
-                self._later += [(time.monotonic() + 0.3, event) for event in twice]
+                self._acknowledged(batch)
             self._in_flight = 0
             if not taken:
                 self._outbox.extendleft(reversed(batch))
         return 0.0 if taken else REST_S
+
+    def _acknowledged(self, batch: Sequence[Sent]) -> None:
+        if self._remember:
+            self.acked.update((event.id, event) for event in batch)
+        twice = [e for e in batch if self._chance.random() < TWICE and self._may_repeat(e)]
+        self._later += [(time.monotonic() + 0.3, event) for event in twice]
+
+    def _may_repeat(self, event: Sent) -> bool:
+        return True
 
     def _put_back(self, batch: list[Sent]) -> None:
         with self._lock:

@@ -100,7 +100,8 @@ class Chaos:
         print(f"\nwhat was done, on {given}:")
         print("\n".join(f"  {line}" for line in campaign.story))
         print(f"\nkept: {campaign.folder} (outside/: ledgers and confirmed decisions of each")
-        print("life; papers/: what each said)")
+        print("life; papers/: what each said), and the broker's data; to look at the topics:")
+        print(f"compose/kafka-local --dir {self._broker.where.folder} start")
 
     def sum_up(self, seconds: float) -> str:
         """Return the last lines of the table."""
@@ -137,11 +138,11 @@ def main() -> int:
         return 2
     print(f"seed {seed}")
     print(row(HEAD), flush=True)
-    chaos, begun_s = Chaos(seed, folder, broker), time.monotonic()
+    chaos, begun_s, well = Chaos(seed, folder, broker), time.monotonic(), False
     try:
         well = chaos.run(given.rounds, given.campaign)
     finally:
-        broker.close()
+        broker.close(keep=not well)
     print()
     print(chaos.sum_up(time.monotonic() - begun_s))
     if well:

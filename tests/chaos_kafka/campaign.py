@@ -177,8 +177,9 @@ class Campaign:
         try:
             self._fight(acts)
         except BrokenError as error:
+            self._kafka.do(self.topics.read_on(self._kafka.log))
             self.findings.lost += self.topics.findings.lost
-            self._wrong(f"{error}; nothing else was looked at")
+            self._wrong(f"{error}; unfinished: {self.topics.unfinished()}")
             return
         found, self.figures = audit_shared(
             self._load.acked, self.topics, self._deeds(), self._called

@@ -22,7 +22,7 @@ from stepfold_engine.kafka.topics import TopicNames
 from stepfold_engine.log.base import EVENTS
 from stepfold_engine.readers import event_record
 from stepfold_schemas.events import Event
-from tests.chaos.load import CALLS_PAUSE_S, Load, Sent
+from tests.chaos.load import CALLS_PAUSE_S, LATER_S_MAX, Load, Sent
 from tests.chaos.outside import deeds_of
 
 _T = TypeVar("_T")
@@ -72,6 +72,7 @@ class TopicLoad(Load):
         self._kafka, self._partitions = outside, partitions
         self._where = random.Random(seed)
         self._urls: Sequence[str] = ()
+        self._following: dict[str, list[Sent]] = {}
         super().__init__(seed, folder, rate)
         self.serve("topic")
 
@@ -100,6 +101,21 @@ class TopicLoad(Load):
         for done in await asyncio.gather(*appends, return_exceptions=True):
             if isinstance(done, BaseException):
                 raise done
+
+    def _follow(self, event: Sent, answer: Sent, at_s: float) -> None:
+        # Partitions have no common order: what is sent beside an event, or before a copy of it, may
+        # be appended before it, and is not found by a run that looks back to its beginning.
+        self._following.setdefault(event.id, []).append(answer)
+
+    def _acknowledged(self, batch: Sequence[Sent]) -> None:
+        super()._acknowledged(batch)
+        for event in batch:
+            for answer in self._following.pop(event.id, ()):
+                later_s = time.monotonic() + self._where.uniform(0, LATER_S_MAX)
+                self._later.append((later_s, answer))
+
+    def _may_repeat(self, event: Sent) -> bool:
+        return event.id not in self._following
 
     def _call(self) -> float:
         return super()._call() if self._urls else CALLS_PAUSE_S

@@ -49,6 +49,11 @@ class Topics(Journals):
         for number in range(await log.partitions(EVENTS)):
             await self._read_new_events(log, number)
 
+    def unfinished(self) -> list[str]:
+        """Name the runs that have no end, and what began them."""
+        left = [(name, run) for name, run in self.runs.items() if not run.ends]
+        return [f"{run.function} {name}, of {run.event}" for name, run in left]
+
     async def _read_journal(self, log: Log, number: int) -> None:
         offset, cursor = self._next[JOURNAL, number], self._cursors[number]
         bounds = await log.bounds(JOURNAL, number)

@@ -36,7 +36,8 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def opened(folder: Path, partitions: int | None = 2, **more: Any) -> EmbeddedLog:
-    return EmbeddedLog.open(folder, partitions, now_ms, **{"reserve_bytes": 1 << 20} | more)
+    more.setdefault("reserve_bytes", 1 << 20)
+    return EmbeddedLog.open(folder, partitions, now_ms, **more)
 
 
 async def write(log: EmbeddedLog, *values: bytes, partition: int = 0) -> None:

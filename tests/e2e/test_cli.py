@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -421,7 +422,15 @@ def test_prometheus_can_scrape_it(dev: Dev) -> None:
 
     until(lambda: 'stepfold_input_lag{input="0",partition="0",topic="events"} 0.0' in scraped())
     lines = set(scraped().splitlines())
+    kinds = {line.split()[2] for line in lines if line.startswith("# TYPE ")}
+    page = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
+    listed = page.partition("## Metrics")[2].partition("\n## ")[0]
+    assert {kind for kind in kinds if not kind.endswith("_created")} == set(
+        re.findall(r"stepfold_[a-z_]+", listed)
+    )
     assert {
+        "stepfold_events_accepted_total 2.0",
+        "stepfold_events_read_total 2.0",
         'stepfold_runs_started_total{function="shop-fulfil"} 1.0',
         'stepfold_runs_ended_total{function="shop-break",status="failed"} 1.0',
         'stepfold_steps_total{function="shop-break",outcome="failed"} 1.0',

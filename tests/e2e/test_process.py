@@ -43,7 +43,7 @@ class Ends:
 
 @pytest.mark.process
 @pytest.mark.timeout(200)
-def test_a_step_that_kills_its_process_is_found_and_failed_and_the_others_end_well(
+def test_s20_a_step_that_kills_its_process_is_found_and_failed_and_the_others_end_well(
     tmp_path: Path,
 ) -> None:
     """S20: one poisoned step among hundreds of healthy runs."""

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 import stepfold
 from stepfold.crew import WorkerSettings
 from stepfold.loop import UserLoop
+from stepfold.serving import serves_of
 from stepfold.worker import NativeWorker
 from stepfold_engine.clock import SystemClock
 from stepfold_engine.history import History
@@ -96,7 +97,7 @@ class Served:
                 app.functions, native, decode_event=codec.decode_event, settings=WorkerSettings()
             )
             made.run_inline(self.loop)
-            native.serves = lambda function: function in app.functions
+            native.serves = serves_of(lambda: app.functions)
             return made
 
         history = History(self.node, folder / "history.db")

@@ -15,7 +15,7 @@ import stepfold
 from stepfold_engine.log.base import EVENTS, INBOX, JOURNAL, NewRecord
 from stepfold_engine.log.memory import MemoryLog
 from stepfold_schemas import codec
-from stepfold_schemas.codec import UndecodableError
+from stepfold_schemas.codec import NewerSchemaError, UndecodableError
 from stepfold_schemas.entries import Decision
 from stepfold_schemas.events import Event
 from stepfold_schemas.messages import Letter, SignalSent
@@ -90,6 +90,17 @@ def test_an_event_that_cannot_be_read_is_a_dead_letter_once(
             assert run.status in ("completed", "cancelled"), run.entries[-1]
 
 
+def is_newer(value: bytes) -> bool:
+    """Say whether a record of an inbox seems to be of a newer release."""
+    try:
+        codec.decode_message(codec.decode_letter(value).message)
+    except NewerSchemaError:
+        return True
+    except UndecodableError:
+        pass
+    return False
+
+
 LETTER = st.builds(
     Letter,
     st.integers(-3, -1) | st.integers(3, 5) | st.integers(-(2**63), 2**63 - 1),
@@ -113,6 +124,7 @@ def test_a_letter_that_cannot_be_read_is_a_dead_letter_once(
     variant: Variant, values: list[bytes], place: int
 ) -> None:
     for value in values:
+        assume(not is_newer(value))  # it stops the partition: tests/behaviour/test_newer.py
         try:
             source = codec.decode_letter(value).source
         except UndecodableError:

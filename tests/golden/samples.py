@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from stepfold_schemas import codec, entries, events, messages
+from stepfold_schemas import codec, entries, events, messages, runfile
 
 GOLDEN = Path(__file__).with_name("schemas.json")
 
@@ -23,6 +23,7 @@ def classes() -> dict[str, type]:
         entries.Decision,
         messages.Letter,
         events.Event,
+        runfile.ExportedRun,
     ]
     return {c.__name__: c for c in found}
 

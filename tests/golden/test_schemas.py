@@ -4,10 +4,11 @@ import json
 import typing
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stepfold_schemas import codec, entries, events, messages
+from stepfold_schemas import codec, entries, events, messages, runfile
 from stepfold_schemas.codec import UndecodableError
 
 GOLDEN = Path(__file__).with_name("schemas.json")
@@ -20,6 +21,8 @@ def decode(name: str, data: bytes) -> object:
         return codec.decode_decision(data)
     if kind == "Letter":
         return codec.decode_letter(data)
+    if kind == "ExportedRun":
+        return codec.decode_run(data)
     if kind == "Event":
         return codec.decode_event(data)
     if kind in {c.__name__ for c in typing.get_args(messages.Message)}:
@@ -27,17 +30,27 @@ def decode(name: str, data: bytes) -> object:
     return codec.decode_entry(data)
 
 
-def shown(value: object, names: list[str]) -> str:
-    """Show a value with the fields that its class had when it was written."""
-    parts = ", ".join(f"{name}={getattr(value, name)!r}" for name in names)
-    return f"{type(value).__name__}({parts})"
+def shown(value: Any, schema: Any, named: dict[str, Any]) -> str:
+    """Show a value with the fields that it, and what it holds, had when it was written."""
+    if isinstance(schema, list):
+        schema = next(s for s in schema if (s == "null") is (value is None))
+    schema = named.get(schema, schema) if isinstance(schema, str) else schema
+    if not isinstance(schema, dict):
+        return repr(value)
+    if schema["type"] == "array":
+        return "[" + ", ".join(shown(one, schema["items"], named) for one in value) + "]"
+    named[schema["name"]] = schema
+    parts = [
+        f"{f['name']}={shown(getattr(value, f['name']), f['type'], named)}"
+        for f in schema["fields"]
+    ]
+    return f"{type(value).__name__}({', '.join(parts)})"
 
 
 @pytest.mark.parametrize("name", sorted(LINES))
 def test_bytes_of_every_released_schema_are_decoded(name: str) -> None:
     value = decode(name, bytes.fromhex(LINES[name]["bytes"]))
-    names = [field["name"] for field in codec.schema_files()[name]["fields"]]
-    assert shown(value, names) == LINES[name]["value"]
+    assert shown(value, codec.schema_files()[name], {}) == LINES[name]["value"]
 
 
 def test_every_schema_file_has_golden_bytes() -> None:
@@ -62,6 +75,7 @@ def test_classes_and_newest_schemas_have_the_same_fields() -> None:
         entries.Decision,
         messages.Letter,
         events.Event,
+        runfile.ExportedRun,
     ):
         assert newest[cls.__name__] == [f.name for f in fields(cls)]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["program.py"]
+collect_ignore = ["program.py", "moved.py"]
 HERE = Path(__file__).parent
 BROKERLESS = {"test_properties.py"}
 

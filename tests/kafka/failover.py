@@ -1,4 +1,4 @@
-"""Three brokers, of which one dies, hangs and comes back after the other, while appends go on.
+"""Three brokers, of which one dies, hangs and comes back after the other, while work goes on.
 
 Not collected with the other tests, because three brokers take a gigabyte: ``make
 test-kafka-failover``.
@@ -18,11 +18,16 @@ from stepfold_engine.errors import AppendUnknownError, LogError
 from stepfold_engine.kafka.log import KafkaLog
 from stepfold_engine.log.base import JOURNAL, NewRecord
 from tests.parts.broker import SCRIPT, Broker, free_port
+from tests.parts.cluster import Cluster, cluster
 from tests.parts.topics import client_properties, fresh_topics
 
 BROKERS = 3
 DOWN_S = 6.0
 """Longer than it takes the others to notice."""
+
+ENDED_S = 180.0
+ACKNOWLEDGED_S = 120.0
+"""What takes longer is stuck, however busy the machine is: the test says what."""
 
 
 class Brokers:
@@ -117,3 +122,51 @@ def test_every_broker_goes_away_once_and_nothing_is_lost(brokers: Brokers, how: 
         assert [n for n in load.seen if n in known] == load.acknowledged
 
     asyncio.run(main())
+
+
+@pytest.mark.kafka
+@pytest.mark.process
+@pytest.mark.timeout(600)
+def test_no_acknowledged_event_is_lost_with_a_broker(brokers: Brokers, tmp_path: Path) -> None:
+    """Each broker dies once under the load of two processes: every event's run ends once."""
+
+    async def main() -> None:
+        async with cluster(brokers.broker, tmp_path) as c:
+            await c.start()
+            await c.start()
+            for node in range(1, BROKERS + 1):
+                away = asyncio.create_task(brokers.take_away(node, "kill"))
+                for n in range(40 * node - 39, 40 * node + 1):
+                    await publish_until_acknowledged(c, n)
+                    await asyncio.sleep(DOWN_S / 40)
+                await away
+            try:
+                async with asyncio.timeout(ENDED_S):
+                    await c.until(c.ended(40 * BROKERS))
+            except TimeoutError:
+                pytest.fail(state_of(c))
+            c.check(range(1, 40 * BROKERS + 1))
+
+    asyncio.run(main())
+
+
+async def publish_until_acknowledged(c: Cluster, n: int) -> None:
+    """Append an event as a careful producer does: again, with its id, until it is acknowledged."""
+    errors: list[str] = []
+    try:
+        async with asyncio.timeout(ACKNOWLEDGED_S):
+            while True:
+                try:
+                    return await c.publish([n])
+                except LogError as error:
+                    errors.append(str(error))
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        pytest.fail(f"event {n} is not acknowledged: {errors[-3:]}")
+
+
+def state_of(c: Cluster) -> str:
+    """Say what is not done, and what the processes said last."""
+    open_runs = [f"{name} {run.hex()}" for run, name in c.runs.items() if run not in c.ends]
+    said = [f"process {n}: {c.said(n)[-2_000:]}" for n in range(len(c.processes))]
+    return "\n".join([f"{len(c.orders())} orders have ended; open: {open_runs}", *said])

@@ -6,6 +6,7 @@ kill cannot tear it.
 
 import asyncio
 import os
+import time
 
 import stepfold
 
@@ -60,6 +61,11 @@ async def approve(ctx: stepfold.Context) -> object:
     return None if said is None else said.data
 
 
+@app.function("index", on="k/edited", debounce=stepfold.Debounce("3s", key="data.document"))
+async def index(ctx: stepfold.Context) -> object:
+    return ctx.event.data["n"]
+
+
 async def take_long() -> str:
     await note("begun")
     await asyncio.sleep(2)
@@ -69,3 +75,14 @@ async def take_long() -> str:
 @app.function("slow", on="k/slow")
 async def slow(ctx: stepfold.Context) -> object:
     return await ctx.step.run("long", take_long)
+
+
+async def stand_still() -> str:
+    await note("begun")
+    time.sleep(float(os.environ["BLOCK_S"]))  # noqa: ASYNC251 - as careless code does
+    return "over"
+
+
+@app.function("block", on="k/block")
+async def block(ctx: stepfold.Context) -> object:
+    return await ctx.step.run("block", stand_still)

@@ -124,6 +124,25 @@ def test_a_process_that_was_stopped_asks_anew_and_learns_that_it_lost(kafka: Bro
     run(main)
 
 
+@pytest.mark.parametrize("sessions", [0.8, 2])
+def test_a_process_that_slept_while_it_was_replaced_ends(kafka: Broker, sessions: float) -> None:
+    """The newer one stays, also if the older one was silent for so long that it may be dropped."""
+
+    async def main() -> None:
+        names, properties = await fresh_topics(kafka, 2), quick(kafka)
+        older = await GroupAssignment.join(properties, names, "a")
+        older._loop.call_soon_threadsafe(time.sleep, sessions * session_s(kafka))
+        newer = await GroupAssignment.join(properties, names, "a")
+        with pytest.raises(LogError, match="under this process's name 'a'"):
+            await until(older, lambda _: False)
+        assert await newer.named() == frozenset({0, 1})
+        assert await newer.still_named(1)
+        await older.close()
+        await newer.close()
+
+    run(main)
+
+
 def test_two_processes_of_one_name_do_not_duel(kafka: Broker) -> None:
     async def main() -> None:
         names, properties = await fresh_topics(kafka, 2), quick(kafka)

@@ -14,7 +14,7 @@ from stepfold_engine.log.base import EVENTS, JOURNAL, NewRecord
 from stepfold_engine.readers import event_record
 from stepfold_schemas.entries import RunCompleted
 from stepfold_schemas.events import Event
-from tests.parts.broker import Broker
+from tests.parts.broker import Broker, pause
 from tests.parts.cluster import PARTITIONS, PROGRAM, cluster, run
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
@@ -78,6 +78,28 @@ def test_the_older_of_two_processes_of_one_name_ends(kafka: Broker, tmp_path: Pa
             await c.publish(range(11, 21))
             await c.until(c.ended(20))
             c.check(range(1, 21))
+
+    run(main)
+
+
+def test_a_process_that_was_replaced_while_it_was_stopped_ends(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with cluster(kafka, tmp_path) as c:
+            older = await c.start("same")
+            await c.start("other")
+            await c.publish(range(1, 11))
+            await c.until(c.ended(10))
+            pause(older.pid)
+            newer = await c.start("same")
+            older.send_signal(signal.SIGCONT)
+            assert await older.wait() == 1
+            assert "this process's name 'same'" in c.said(0)
+            await c.publish(range(11, 21))
+            await c.until(c.ended(20))
+            c.check(range(1, 21))
+            assert newer.returncode is None
 
     run(main)
 

@@ -1,7 +1,6 @@
 """TLS and SASL against a real broker, and what is said of one that cannot be used."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -15,13 +14,10 @@ from stepfold_engine.kafka.properties import properties_of
 from stepfold_engine.kafka.topics import TopicNames
 from stepfold_engine.log.base import EVENTS, INBOX, JOURNAL, NewRecord
 from tests.parts.broker import PASSWORD, USER, Broker, free_port
-from tests.parts.topics import client_properties, fresh_topics
+from tests.parts.tokens import CLIENT, SECRET, endpoint
+from tests.parts.topics import client_properties, fresh_topics, now_ms
 
 T = TypeVar("T")
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def run(main: Callable[[], Awaitable[T]]) -> T:
@@ -79,6 +75,47 @@ def test_a_password_lets_in(secured: Broker, mechanism: str) -> None:
         await works(sasl(secured, mechanism), await fresh_topics(secured))
 
     run(main)
+
+
+def bearer(broker: Broker, url: str, **more: str) -> dict[str, str]:
+    given = {
+        "bootstrap.servers": broker.sasl,
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.oauthbearer.token.endpoint.url": url,
+        "sasl.oauthbearer.client.id": CLIENT,
+        "sasl.oauthbearer.client.secret": SECRET,
+    }
+    return given | {f"sasl.oauthbearer.{name}": value for name, value in more.items()}
+
+
+def test_a_token_lets_in(secured: Broker) -> None:
+    async def main() -> None:
+        with endpoint() as tokens:
+            given = bearer(secured, tokens.url, scope="kafka", extensions="traceId=7, a=b")
+            await works(given, await fresh_topics(secured))
+            assert tokens.given >= 1
+            assert set(tokens.scopes) == {"kafka"}
+
+    run(main)
+
+
+def test_a_token_that_is_refused_or_not_given_is_said_and_no_secret_shown(
+    secured: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with endpoint() as tokens:
+        wrong = bearer(secured, tokens.url) | {"sasl.oauthbearer.client.secret": "wrong-horse"}
+        said = refused(wrong)
+        assert "refuses sasl.oauthbearer.client.id and sasl.oauthbearer.client.secret" in said
+        assert "invalid_client" in said
+        tokens.life_s = -100
+        said += (late := refused(bearer(secured, tokens.url)))
+        assert "it refused the token (sasl.oauthbearer.*)" in late
+        gone = tokens.url
+    said += (down := refused(bearer(secured, gone)))
+    assert "does not answer (sasl.oauthbearer.token.endpoint.url)" in down
+    assert "wrong-horse" not in said + caplog.text
+    assert SECRET not in said + caplog.text
 
 
 def test_tls_with_an_authority_of_ones_own(secured: Broker) -> None:

@@ -84,7 +84,15 @@ def test_what_differs_is_said_exactly(kafka: Broker) -> None:
         kafka,
         word,
         {
-            "events": (1, {"message.timestamp.type": "CreateTime", "min.insync.replicas": "1"}),
+            "events": (
+                1,
+                {
+                    "message.timestamp.type": "CreateTime",
+                    "min.insync.replicas": "1",
+                    "retention.ms": "3600000",
+                    "retention.bytes": "1000000",
+                },
+            ),
             "journal": (2, {**good, "cleanup.policy": "compact"}),
             "inbox": (3, {**good, "retention.ms": "604800000", "max.message.bytes": "1000012"}),
         },
@@ -96,12 +104,48 @@ def test_what_differs_is_said_exactly(kafka: Broker) -> None:
         f"{word}.events: max.message.bytes is 1048588, it should be 10485760 or more (advice)",
         f"{word}.events: message.timestamp.type is CreateTime,"
         " it should be LogAppendTime, for waits that look back (advice)",
+        f"{word}.events: retention.ms is 3600000, it should be 86400000 or more:"
+        " what is older is lost to a namespace without a process for that long (advice)",
+        f"{word}.events: retention.bytes is 1000000, it should be -1:"
+        " the oldest records of a partition that is larger are removed, read or not (advice)",
         f"{word}.inbox: it has 3 partitions, {word}.journal has 2",
         f"{word}.inbox: retention.ms is 604800000, it should be -1: its owner trims it",
         f"{word}.inbox: max.message.bytes is 1000012, it should be 10485760 or more",
         f"{word}.journal: cleanup.policy is compact, it should be delete",
         f"{word}.dead-letters: there is no such topic",
     ]
+
+
+def test_what_there_is_must_have_the_partitions_that_are_asked_for(kafka: Broker) -> None:
+    word = fresh()
+    make_badly(
+        kafka,
+        word,
+        {
+            "events": (2, settings_of("events", Layout(1, 1, 1))),
+            "journal": (3, settings_of("journal", Layout(1, 1, 1))),
+        },
+    )
+    where = ["--kafka", kafka.servers, "--namespace", word, "--events-prefix", word]
+    asked = ["--partitions", "4", "--events-partitions", "5", "--keep-days", "3"]
+    code, out, err = topics("create", *where, *asked)
+    assert (code, out) == (1, "")
+    assert err.strip() == (
+        f"{word}.events: the number of partitions is 2, 5 was asked for;"
+        f" {word}.journal: the number of partitions is 3, 4 was asked for."
+        " No topic was made. Ask for what is there, or make another namespace"
+    )
+    assert set(found(kafka, word).replicas) == {f"{word}.events", f"{word}.journal"}
+    code, out, err = topics("create", *where, "--keep-days", "3")
+    assert (code, out.count("made")) == (0, 2)
+    assert err.strip() == (
+        f"{word}.events: retention.ms is {30 * 86_400_000}, {3 * 86_400_000} was asked for (advice)"
+    )
+    assert found(kafka, word).partitions(f"{word}.inbox") == 3, "as many as the journal has"
+    assert topics("check", *where, "--partitions", "3", "--events-partitions", "2")[0] == 0
+    code, _, err = topics("check", *where, "--partitions", "3", "--events-partitions", "1")
+    assert code == 1
+    assert err.strip() == f"{word}.events: the number of partitions is 2, 1 was asked for"
 
 
 def test_properties_come_from_a_file_the_environment_and_flags(

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -64,12 +65,8 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Generator[Broker]:
     try:
         yield Broker(**known["broker"])
     finally:
-        others = leave(state)
-        if stop is not None:
-            while others:  # who started it stops it, after everybody else
-                time.sleep(0.1)
-                others = leave(state)
-            stop()
+        while not left(state, stop):  # who started it stops it, after everybody else
+            time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -79,13 +76,36 @@ def locked(state: Path) -> Generator[None]:
         yield
 
 
-def leave(state: Path) -> list[int]:
-    """Use the broker no more; return who still does."""
+def left(state: Path, stop: Stop | None) -> bool:
+    """Use the broker no more; say whether that is all: who started it waits for who still does.
+
+    A process that has its first test with Kafka only then finds none, and starts another.
+    """
     with locked(state):
         known: dict[str, Any] = json.loads(state.read_text())
         known["users"] = [p for p in known["users"] if p != os.getpid() and alive(p)]
         state.write_text(json.dumps(known))
-    return list(known["users"])
+        if stop is None:
+            return True
+        if known["users"]:
+            return False
+        stop()
+        state.unlink()
+        return True
+
+
+def pause(pid: int) -> None:
+    """Stop a process with SIGSTOP; return when each of its threads stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    until_s = time.monotonic() + 30
+    while any(state_of(stat) not in "Tt" for stat in Path(f"/proc/{pid}/task").glob("*/stat")):
+        assert time.monotonic() < until_s, f"process {pid} does not stop"
+        time.sleep(0.01)
+
+
+def state_of(stat: Path) -> str:
+    """Return a thread's state as the kernel says it: behind its name, which ends with a bracket."""
+    return stat.read_text().rpartition(")")[2].split()[0]
 
 
 def alive(pid: int) -> bool:
@@ -143,7 +163,7 @@ def on_this_machine(folder: Path) -> tuple[Broker, Stop]:
     users = f'user_{USER}="{PASSWORD}"'
     listener = "listener.name.sasl_plaintext"
     settings = {
-        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
         f"{listener}.plain.sasl.jaas.config": f"{module}.plain.PlainLoginModule required {users};",
         "listener.name.ssl.ssl.keystore.type": "PEM",
         "listener.name.ssl.ssl.keystore.location": str(store),
@@ -151,6 +171,10 @@ def on_this_machine(folder: Path) -> tuple[Broker, Stop]:
     for mechanism in ("scram-sha-256", "scram-sha-512"):
         login = f"{module}.scram.ScramLoginModule required;"
         settings[f"{listener}.{mechanism}.sasl.jaas.config"] = login
+    # It takes any token that names somebody, signed or not.
+    login = f"{module}.oauthbearer.OAuthBearerLoginModule required"
+    claim = 'unsecuredLoginStringClaim_sub="broker";'
+    settings[f"{listener}.oauthbearer.sasl.jaas.config"] = f"{login} {claim}"
     home = folder / "kafka"
     command = [sys.executable, str(SCRIPT), "--dir", str(home)]
     options = [f"--port={plain}", f"--listener=SASL_PLAINTEXT={sasl}", f"--listener=SSL={tls}"]

@@ -5,6 +5,8 @@ import os
 import time
 from collections.abc import Mapping
 
+from aiokafka.admin import AIOKafkaAdminClient  # pyright: ignore[reportMissingTypeStubs]
+
 from stepfold_engine.kafka.connection import connected_admin
 from stepfold_engine.kafka.properties import ClientProperties, properties_of
 from stepfold_engine.kafka.topics import Layout, TopicNames, settings_of, settle
@@ -12,6 +14,11 @@ from stepfold_engine.log.base import TOPICS
 from tests.parts.broker import Broker
 
 _count = itertools.count()
+
+
+def now_ms() -> int:
+    """Return the time that records are stamped with."""
+    return time.time_ns() // 1_000_000
 
 
 def client_properties(broker: Broker, **more: str) -> ClientProperties:
@@ -38,3 +45,13 @@ async def fresh_topics(
     finally:
         await admin.close()
     return names
+
+
+async def remove_topics(broker: Broker, names: TopicNames) -> None:
+    """Remove topics: a broker that keeps those of hundreds of tests gets slow, and full."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.servers)
+    await admin.start()
+    try:
+        await admin.delete_topics(list(names.all))
+    finally:
+        await admin.close()

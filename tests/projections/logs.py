@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stepfold_engine.log.base import NewRecord
+from stepfold_engine.log.base import Log, NewRecord
 from stepfold_engine.log.embedded import EmbeddedLog
 from stepfold_engine.sources import FolderSource
 from stepfold_projections.projector import Projector
 from stepfold_projections.queries import Desk, Limits
+from stepfold_projections.source import Source
 from stepfold_projections.store import Store
 from tests.projections.reference import COMPARED, Row, Tables
 from tests.simulation.ledger import Happening, Written
@@ -33,13 +34,18 @@ def write_log(folder: Path, happenings: list[Happening], partitions: int) -> Non
     async def write() -> None:
         now = [0]
         log = EmbeddedLog.open(folder, partitions, lambda: now[0])
-        for h in happenings:
-            if isinstance(h, Written):
-                now[0] = h.at_ms
-                await log.append(h.topic, h.partition, [NewRecord(h.value, h.key, h.headers)])
+        await append_all(log, happenings, now)
         await log.close()
 
     asyncio.run(write())
+
+
+async def append_all(log: Log, happenings: list[Happening], now: list[int]) -> None:
+    """Append a history's records to a log whose clock shows what ``now`` holds."""
+    for h in happenings:
+        if isinstance(h, Written):
+            now[0] = h.at_ms
+            await log.append(h.topic, h.partition, [NewRecord(h.value, h.key, h.headers)])
 
 
 def trim_log(folder: Path, partition: int, before: int) -> None:
@@ -53,10 +59,12 @@ def trim_log(folder: Path, partition: int, before: int) -> None:
     asyncio.run(trim())
 
 
-def projected(folder: Path, batch: int = 10_000, *, reopen: bool = False) -> Tables:
+def projected(
+    folder: Path, batch: int = 10_000, *, reopen: bool = False, log: Source | None = None
+) -> Tables:
     """Take in a log, ``batch`` records of each partition at a time; return the tables."""
     path = folder / "projections" / "tables.duckdb"
-    source = FolderSource(folder)
+    source = log or FolderSource(folder)
     store = Store(path)
     projector = Projector(source, store)
     while projector.step(batch):

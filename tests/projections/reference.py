@@ -1,11 +1,13 @@
 """A straightforward fold of a log into rows, one entry after the other, for comparison.
 
-It shares nothing with the projections but the schemas, and takes its time.
+It shares nothing with the projections but the schemas, and which entries say something of a run.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from stepfold_projections.staging import FACTS
 from stepfold_schemas import codec
 from stepfold_schemas import entries as e
 from stepfold_schemas.ids import ulid_text
@@ -37,6 +39,7 @@ class Run:
         }
         self.operations: dict[bytes, Row] = {}
         self.failed: list[Row] = []
+        self.offsets: list[int] = []
 
 
 class Fold:
@@ -45,6 +48,7 @@ class Fold:
     def __init__(self) -> None:
         self.runs: dict[bytes, Run] = {}
         self.terms: dict[int, tuple[int, int, bool]] = {}
+        self.written: Counter[int] = Counter()
         self.events: list[Row] = []
         self.letters: list[Row] = []
 
@@ -54,6 +58,7 @@ class Fold:
                 continue
             if h.topic == "journal":
                 self._decision(h.partition, codec.decode_decision(h.value))
+                self.written[h.partition] += 1
             elif h.topic == "events":
                 event = codec.decode_event(h.value)
                 row = {
@@ -80,13 +85,23 @@ class Fold:
         for entry in d.entries:
             if isinstance(entry, e.RunStarted):
                 self.runs[entry.run] = Run(entry, d.at_ms, partition)
+                self._touch(entry.run, partition)
             elif isinstance(entry, e.EventMatched):
                 data = codec.decode_event(entry.event).data.decode()
                 for ref in entry.waits:
+                    self._touch(ref.run, partition)
                     more = {"event_id": entry.event_id, "data": data}
                     self._end(ref.run, ref.step, "matched", d.at_ms, more)
             elif (run := self._open(entry)) is not None:
+                if type(entry).__name__ in FACTS:
+                    self._touch(entry.run, partition)  # type: ignore[union-attr] # it has one
                 self._entry(run, entry, d.at_ms)
+
+    def _touch(self, run: bytes, partition: int) -> None:
+        """Note that the record that is being taken concerns a run."""
+        found = self.runs.get(run)
+        if found is not None and found.row["status"] is None:
+            found.offsets.append(self.written[partition])
 
     def _open(self, entry: e.Entry) -> Run | None:
         run = self.runs.get(getattr(entry, "run", b""))
@@ -100,6 +115,13 @@ class Fold:
                 self._finish(run, "failed", at_ms, error_of(error))
             case e.RunCancelled(reason=reason):
                 self._finish(run, "cancelled", at_ms, {"reason": reason})
+            case e.RerunStarted():
+                run.row |= {
+                    "rerun_of": ulid_text(entry.origin),
+                    "rerun_from": entry.from_step or None,
+                    "asked_by": entry.asked_by or None,
+                    "why": entry.why or None,
+                }
             case e.RunStopped():
                 run.row["stopped"] = True
             case e.RunResumed():
@@ -239,8 +261,8 @@ COMPARED: dict[str, list[str]] = {
     "dead_letters": ["value"],
     "runs": [
         "run", "function", "version", "event_name", "event_id", "event_ids", "input", "output",
-        *_ERROR, "reason", "invoker_run", "invoker_step", "started_at", "due_at", "ended_at",
-        "attempts", "partition",
+        *_ERROR, "reason", "invoker_run", "invoker_step", "rerun_of", "rerun_from",
+        "asked_by", "why", "started_at", "due_at", "ended_at", "attempts", "partition",
     ],
     "steps": [
         "run", "function", "step", "status", "attempts", "started_at", "attempt_started_at",

@@ -1,17 +1,22 @@
 """Questions: they read the tables and nothing else, within limits; what is documented is true."""
 
 import re
+import threading
+from collections import Counter
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from stepfold_engine.sources import FolderSource
 from stepfold_projections.asking import Folder, opened
 from stepfold_projections.catalogue import ALL, describe
-from stepfold_projections.queries import Desk, Limits, QueryError
+from stepfold_projections.queries import Answer, Desk, Limits, QueryError
 from stepfold_projections.report import gather, lines_of, page
+from stepfold_projections.store import Store
 from tests.projections.logs import simulated, write_log
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "sql.md"
@@ -21,7 +26,7 @@ PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "sql.md"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Generator[Folder]:
     path = tmp_path_factory.mktemp("log")
     write_log(path, *simulated(2))
-    with opened(path, FolderSource(path)) as found:
+    with opened(path, lambda: FolderSource(path)) as found:
         yield found
 
 
@@ -44,8 +49,53 @@ REFUSED = (
     "SET memory_limit = '64GB'",
     "PRAGMA database_list",
     "CALL pragma_version()",
+    "SET VARIABLE x = 1",
+    "RESET memory_limit",
+    "USE open",
     "INSTALL httpfs",
     "LOAD httpfs",
+    "INSTALL httpfs FROM 'http://127.0.0.1:1'",
+    "FORCE CHECKPOINT",
+    "VACUUM",
+    "ANALYZE",
+    "SELECT * FROM read_csv('http://127.0.0.1:1/x.csv')",
+    "SELECT * FROM read_csv_auto('/etc/passwd')",
+    "SELECT * FROM read_parquet('/tmp/*.parquet')",
+    "SELECT * FROM parquet_metadata('/tmp/x.parquet')",
+    "SELECT * FROM read_json('/tmp/x.json')",
+    "SELECT * FROM read_ndjson_objects('/tmp/x.json')",
+    "SELECT * FROM sniff_csv('/etc/passwd')",
+    "SELECT * FROM '/tmp/x.parquet'",
+    "SELECT * FROM runs, LATERAL (SELECT * FROM read_text(run))",
+    "SELECT (WITH x AS (SELECT * FROM read_blob('/etc/passwd')) SELECT count(*) FROM x)",
+    "SELECT getenv('HOME')",
+    "SELECT getvariable('x')",
+    "SELECT * FROM duckdb_secrets()",
+    "SELECT which_secret('s3://x', 's3')",
+    "CREATE SECRET s (TYPE s3)",
+    "CREATE MACRO m(a) AS a + 1",
+    "CREATE TEMP TABLE mine AS SELECT 1",
+    "CREATE OR REPLACE TEMP VIEW runs AS SELECT 1",
+    "PREPARE p AS SELECT 1",
+    "EXECUTE p",
+    "INSERT INTO runs SELECT * FROM runs",
+    "UPDATE runs SET run = 'x'",
+    "TRUNCATE events",
+    "COPY (SELECT 1) TO '/tmp/runs.parquet'",
+    "COPY events FROM '/etc/passwd'",
+    "IMPORT DATABASE '/tmp/runs'",
+    "DETACH tables",
+    "BEGIN",
+    "SHOW TABLES",
+    "DESCRIBE runs",
+    "SUMMARIZE runs",
+    "EXPLAIN ANALYZE SELECT 1",
+    "SELECT * FROM query_table(['runs'])",
+    "SELECT * FROM open.facts",
+    "SELECT * FROM tables.main.runs",
+    "SELECT * FROM duckdb_logs",
+    "SELECT * FROM test_all_types()",
+    "FROM pragma_database_list()",
     "ATTACH '/tmp/other.db'",
     "COPY runs TO '/tmp/runs.csv'",
     "EXPORT DATABASE '/tmp/runs'",
@@ -92,6 +142,65 @@ def test_a_runaway_question_is_stopped_and_the_next_one_is_answered(folder: Fold
         desk.ask("SELECT list(repeat('x', 100000) || range::VARCHAR) FROM range(1000000)")
     assert large.value.status == 413
     assert desk.ask("SELECT count(*) AS n FROM runs").table.num_rows == 1
+
+
+def test_a_recursion_without_end_is_stopped(folder: Folder) -> None:
+    desk = Desk(folder.store.db, Limits(seconds=0.3))
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n"
+    with pytest.raises(QueryError) as stopped:
+        desk.ask(endless)
+    assert stopped.value.status in (408, 413)
+    growing = """WITH RECURSIVE n(i, t) AS (SELECT 1, 'x' UNION ALL SELECT i + 1, t || t FROM n)
+        SELECT max(length(t)) FROM n"""
+    with pytest.raises(QueryError) as stopped:
+        Desk(folder.store.db, Limits(seconds=60)).ask(growing)
+    assert stopped.value.status in (400, 408, 413)
+    assert desk.ask("SELECT 1 AS one").table.num_rows == 1
+
+
+def test_a_question_does_not_fill_the_disk(tmp_path: Path) -> None:
+    store = Store(tmp_path / "tables.duckdb", memory="64MB", spill="24MB")
+    desk = Desk(store.db, Limits(seconds=100))
+    sql = "SELECT i, repeat(i::VARCHAR, 20) AS t FROM range(4000000) r(i) ORDER BY hash(i)"
+    with pytest.raises(QueryError, match="memory") as stopped:
+        desk.ask(f"SELECT max(t) FROM (SELECT t, row_number() OVER (ORDER BY t) FROM ({sql}))")
+    assert stopped.value.status == 413
+    assert desk.ask("SELECT 1 AS one").table.num_rows == 1
+    store.close()
+
+
+def test_few_questions_are_answered_at_once(folder: Folder) -> None:
+    """The others wait for their turn, and too many are refused at once."""
+    desk = Desk(folder.store.db, Limits(seconds=60, at_once=2, waiting=4))
+    slow = "SELECT count(*) FROM range(40000000) WHERE range % 7 = 3"
+    started, at_work, most = threading.Barrier(20), set[int](), list[int]()
+    answer = desk._answer
+
+    def watched(
+        db: duckdb.DuckDBPyConnection, sql: str, as_of: datetime | None, begun: float
+    ) -> Answer:
+        at_work.add(threading.get_ident())
+        most.append(len(at_work))
+        try:
+            return answer(db, sql, as_of, begun)
+        finally:
+            at_work.discard(threading.get_ident())
+
+    desk._answer = watched  # type: ignore[method-assign] # looks on
+
+    def ask() -> int:
+        started.wait()
+        try:
+            desk.ask(slow)
+        except QueryError as error:
+            return error.status
+        return 200
+
+    with ThreadPoolExecutor(20) as pool:
+        statuses = Counter(future.result() for future in [pool.submit(ask) for _ in range(20)])
+    assert set(statuses) == {200, 429}
+    assert statuses[200] >= 4
+    assert max(most) == 2
 
 
 def test_too_many_rows_are_cut_and_too_many_questions_refused(folder: Folder) -> None:

@@ -458,3 +458,105 @@ def test_misuse_is_refused(app: stepfold.App, stepfold_env: MakeEnvironment) -> 
     env.send("t/go")
     with pytest.raises(RuntimeError, match="before the first event"):
         env.stub_function("x-y")
+
+
+def test_crons_fire_on_the_virtual_clock(app: stepfold.App, stepfold_env: MakeEnvironment) -> None:
+    @app.function("f", cron="0 0 1 * *")
+    async def f(ctx: stepfold.Context) -> Any:
+        await ctx.step.sleep("a while", "1h")
+        return ctx.event.data
+
+    env = stepfold_env(app, start="2030-01-15T00:00:00Z")
+    assert env.runs == []
+    env.advance("16d")
+    env.crash()
+    env.advance("60d")
+    env.finish()
+    assert [run.result["scheduled_at"] for run in env.runs_of(f)] == [
+        "2030-02-01T00:00:00Z",
+        "2030-03-01T00:00:00Z",
+        "2030-04-01T00:00:00Z",
+    ]
+
+
+def test_finish_does_not_wait_for_what_crons_start_meanwhile(
+    app: stepfold.App, stepfold_env: MakeEnvironment
+) -> None:
+    @app.function("f", on="t/go", cron="*/10 * * * *")
+    async def f(ctx: stepfold.Context) -> None:
+        await ctx.step.sleep("long", "25m")
+
+    env = stepfold_env(app)
+    run = env.send("t/go").run
+    env.finish()
+    assert run.duration == timedelta(minutes=25)
+    assert len(env.runs) == 4  # at 15:10, 15:20 and 15:30
+
+
+def test_who_waits_for_nothing_is_stuck_although_a_cron_comes_due(
+    app: stepfold.App, stepfold_env: MakeEnvironment
+) -> None:
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> None:
+        await asyncio.Event().wait()
+
+    @app.function("g", cron="0 0 1 1 *")
+    async def g(ctx: stepfold.Context) -> None:
+        return None
+
+    env = stepfold_env(app)
+    env.send("t/go")
+    with pytest.raises(StuckError):
+        env.finish()
+
+
+def test_a_cron_that_means_nothing_is_refused(
+    app: stepfold.App, stepfold_env: MakeEnvironment
+) -> None:
+    @app.function("f", cron="0 25 * * *")
+    async def f(ctx: stepfold.Context) -> None:
+        return None
+
+    with pytest.raises(EngineError, match=r"function t-f: cron '0 25 . . .': bad hour"):
+        stepfold_env(app).advance("1h")
+
+
+def test_debounces_start_runs_on_the_virtual_clock(
+    app: stepfold.App, stepfold_env: MakeEnvironment
+) -> None:
+    @app.function("f", on="t/go", debounce=stepfold.Debounce("5m", key="data.k", timeout="1h"))
+    async def f(ctx: stepfold.Context) -> Any:
+        await ctx.step.sleep("a while", "1h")
+        return ctx.event.data["n"]
+
+    env = stepfold_env(app)
+    sent = []
+    for n in range(3):
+        sent.append(env.send("t/go", {"k": n % 2, "n": n}))
+        env.advance("2m")
+    with pytest.raises(NotThereError, match="time must pass for the debounce of t-f"):
+        _ = sent[2].run
+    env.crash()
+    env.finish()
+    assert [run.result for run in env.runs_of(f)] == [1, 2]
+    assert sent[0].runs == []
+    assert sent[2].run.event.data == {"k": 0, "n": 2}
+
+
+def test_finish_waits_for_named_runs_only_although_a_debounce_is_pending(
+    app: stepfold.App, stepfold_env: MakeEnvironment
+) -> None:
+    @app.function("f", on="t/go")
+    async def f(ctx: stepfold.Context) -> None:
+        await ctx.step.sleep("a while", "1h")
+
+    @app.function("g", on="t/go", debounce="7d")
+    async def g(ctx: stepfold.Context) -> None:
+        return None
+
+    env = stepfold_env(app)
+    run = env.send("t/go").run
+    env.finish(run)
+    assert env.runs_of(g) == []
+    env.finish()
+    assert len(env.runs_of(g)) == 1

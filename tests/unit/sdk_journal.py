@@ -403,6 +403,8 @@ def _decide(journal: Journal, run: Run, item: reports.ReportItem) -> list[Entry]
         case reports.RunIdle():
             run.parked = True
             return []
+        case reports.VersionAsked():
+            return [entries.VersionChosen(run.id, item.name, item.chosen)]
         case reports.RunReturned():
             journal.end(run, entries.RunCompleted(run.id, item.data))
             return []

@@ -26,7 +26,7 @@ class Machine(SystemClock):
         self.monotonic += ms
 
 
-def test_a_short_jump_ahead_is_not_followed_and_is_reported(
+def test_s22_a_short_jump_ahead_is_not_followed_and_is_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING, "stepfold")

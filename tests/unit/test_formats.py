@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 from stepfold_engine.formats import read_event
+from stepfold_engine.readers import event_record
+from stepfold_engine.spans import traceparent
 from stepfold_schemas import codec
 from stepfold_schemas.codec import UndecodableError
 from stepfold_schemas.events import Event
+from stepfold_schemas.ids import run_id, ulid_text
 
 ORDER = {"order": 7}
 CLOUD = {"specversion": "1.0", "type": "shop/order", "source": "/shop", "id": "7"}
@@ -102,3 +105,32 @@ def test_what_is_no_event_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(UndecodableError, match=says):
         read_event(value, headers)
+
+
+def test_what_stepfold_writes_is_a_cloudevent_too() -> None:
+    """Read here it is what was written; to others its headers say what it is, and who sent it."""
+    run = run_id(1_800_000_000_000, bytes(10))
+    key = "ab" * 20
+    event = Event("a/b", b'{"n":1}', f"{ulid_text(run)}:{key}:0", 1_800_000_000_000)
+    record = event_record(event)
+    assert read_event(record.value, record.headers) == event
+    headers = {name: content.decode() for name, content in record.headers}
+    assert headers == {
+        "name": "a/b",
+        "id": event.id,
+        "ce_specversion": "1.0",
+        "ce_type": "a/b",
+        "ce_source": "stepfold",
+        "ce_id": event.id,
+        "ce_time": "2027-01-15T08:00:00+00:00",
+        "content-type": "application/avro",
+        "traceparent": traceparent(run),
+    }
+    as_data = read_event(b'{"n":1}', [(n, c) for n, c in record.headers if n != "content-type"])
+    assert (as_data.name, as_data.ts) == ("a/b", event.ts)
+
+
+@pytest.mark.parametrize("given", ["order-7", "x:y:0", f"{'0' * 26}:{'ab' * 20}:x", ""])
+def test_who_did_not_send_it_is_not_named(given: str) -> None:
+    event = Event("a/b", b"{}", given, 0, internal="01M8F43Q8X000Y5MD4AA694SVA")
+    assert not {"traceparent", "ce_time"} & dict(event_record(event).headers).keys()

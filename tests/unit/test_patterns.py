@@ -35,9 +35,9 @@ def test_a_pattern_matches_only_what_it_begins(pattern: str, name: str, expected
 
 
 def test_the_patterns_of_a_name_are_all_that_match_it() -> None:
-    assert patterns_of("a/b.c.d") == ["a/b.c.d", "a/*", "a/b.*", "a/b.c.*"]
-    assert patterns_of("plain") == ["plain"]
-    assert patterns_of("*") == []
+    assert patterns_of("a/b.c.d") == ("a/b.c.d", "a/*", "a/b.*", "a/b.c.*")
+    assert patterns_of("plain") == ("plain",)
+    assert patterns_of("*") == ()
 
 
 @given(pattern=names, name=names)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import stepfold
-from stepfold import CancelOn, Context, Retry, SyncContext, Trigger, errors
+from stepfold import CancelOn, Context, Debounce, Retry, SyncContext, Trigger, errors
 from stepfold.events import NewEvent
 from stepfold.fingerprint import fingerprint
 from stepfold_schemas import entries
@@ -27,6 +27,8 @@ def test_what_is_declared() -> None:
         "fulfil-order",
         on=["shop/order.created", Trigger("shop/import.*", if_="event.data.n > 1")],
         retries=Retry(7, delay="1s", factor=2, max_delay="1m", jitter=0.5),
+        cron="TZ=Europe/Paris 0 9 * * *",
+        debounce=Debounce("5s", key="data.order.shop", timeout="1m"),
         idempotency="data.order.id",
         cancel_on=[
             CancelOn("shop/order.cancelled", match="data.id", timeout="1h"),
@@ -60,6 +62,8 @@ def test_what_is_declared() -> None:
         ],
         300_000,
         172_800_000,
+        crons=["TZ=Europe/Paris 0 9 * * *"],
+        debounce=entries.Debounce(5_000, "event.data.order.shop", 60_000),
     )
     assert fulfil_order.__doc__ == "Do it."
     assert repr(fulfil_order) == "<stepfold function shop-fulfil-order>"
@@ -75,6 +79,9 @@ def test_the_defaults() -> None:
     assert spec.name == "nothing"
     assert spec.version == spec.fingerprint[:12]
     one = app.function("g", on="a/b", if_="event.data.ok")(nothing).spec()
+    assert app.function("h", debounce="7d")(nothing).spec().debounce == entries.Debounce(
+        604_800_000
+    )
     assert one.triggers == [entries.Trigger("a/b", "event.data.ok")]
 
 
@@ -87,6 +94,20 @@ def test_the_defaults() -> None:
         ({"on": [f"e/{n}" for n in range(11)]}, ValueError, "11 triggers; the limit is 10"),
         ({"on": ""}, ValueError, "not empty"),
         ({"on": "x" * 256}, ValueError, "256 characters"),
+        ({"cron": ["0 9 * * *"] * 2}, ValueError, "cron '0 9 . . .' is given twice"),
+        ({"cron": ""}, ValueError, "a cron is empty"),
+        ({"cron": "*" * 256}, ValueError, "256 characters"),
+        ({"cron": [5]}, TypeError, "a cron is text"),
+        (
+            {"on": [f"e/{n}" for n in range(6)], "cron": [f"{n} 9 * * *" for n in range(5)]},
+            ValueError,
+            "11 triggers, crons among them; the limit is 10",
+        ),
+        ({"debounce": "999ms"}, ValueError, "period of debounce is '999ms': .* 1 second to 7 days"),
+        ({"debounce": Debounce("8d")}, ValueError, "from 1 second to 7 days"),
+        ({"debounce": Debounce("5s", timeout="4s")}, ValueError, "less than the period '5s'"),
+        ({"debounce": Debounce("5s", timeout=0)}, ValueError, "timeout of debounce is 0"),
+        ({"debounce": Debounce("5s", key="x" * 5_000)}, ValueError, "5000 characters"),
         ({"on": ["a"], "if_": "true"}, TypeError, "Trigger"),
         ({"cancel_on": [CancelOn("e")] * 6}, ValueError, "the limit is 5"),
         ({"cancel_on": CancelOn("e", match="id")}, ValueError, "data.order_id"),

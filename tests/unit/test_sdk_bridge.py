@@ -8,7 +8,7 @@ import pytest
 
 from stepfold.errors import Parked
 from stepfold.loop import UserLoop
-from stepfold.origins import Origins
+from stepfold.origins import Origins, frame_at
 from stepfold.scope import SCOPE, Scope
 from stepfold.sync import ThreadBridge, _Request
 from stepfold.threads import ThreadPool
@@ -25,7 +25,7 @@ def test_a_call_that_arrives_as_the_run_is_dropped_is_answered() -> None:
     loop, threads, over = UserLoop(), ThreadPool(1, "bridge"), threading.Event()
     scope = Scope(Idle(), Origins(__name__))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     bridge = ThreadBridge(loop, scope, threads, lambda: True)
-    request = _Request(lambda: asyncio.sleep(0))
+    request = _Request(lambda: asyncio.sleep(0), frame_at(0))
     failed: list[object] = []
     loop.set_exception_handler(lambda _, context: failed.append(context))
     context = contextvars.copy_context()

@@ -29,6 +29,7 @@ from stepfold_engine.wire.ingest import parse_seed, seeded_id
 from stepfold_engine.wire.live import LiveFeed
 from stepfold_engine.wire.server import listen, serving
 from stepfold_schemas.entries import (
+    Debounce,
     EventMatched,
     FunctionSpec,
     SignalReceived,
@@ -48,11 +49,21 @@ from stepfold_schemas.reports import (
 
 DEADLINE_S = 15.0
 PING, WAITS, SIGNALS, DIVERGES = "shop-ping", "shop-waits", "shop-signals", "shop-diverges"
+LATER = "shop-later"
+HOUR_MS = 3_600_000
 FUNCTIONS = [
-    FunctionSpec(PING, "ping", "1", "x", [Trigger("shop/ping")]),
+    FunctionSpec(PING, "ping", "1", "x", [Trigger("shop/ping")], crons=["TZ=Asia/Tokyo 0 9 1 1 *"]),
     FunctionSpec(WAITS, "waits", "1", "x", [Trigger("shop/wait")]),
     FunctionSpec(SIGNALS, "signals", "1", "x", [Trigger("shop/signal")]),
     FunctionSpec(DIVERGES, "diverges", "1", "x", [Trigger("shop/diverge")]),
+    FunctionSpec(
+        LATER,
+        "later",
+        "1",
+        "x",
+        [Trigger("shop/later")],
+        debounce=Debounce(HOUR_MS, "event.data.k"),
+    ),
 ]
 
 
@@ -159,7 +170,9 @@ class Here:
             code, body = await self.ask("GET", f"/v1/events/{event}/runs")
             if code == 503 or not body["data"]:  # the index is being made
                 return None
-            _, found = await self.ask("GET", f"/stepfold/v1/runs/{body['data'][0]['run_id']}")
+            code, found = await self.ask("GET", f"/stepfold/v1/runs/{body['data'][0]['run_id']}")
+            if code == 503:  # it is made anew in between
+                return None
             run: dict[str, Any] = found["data"]
             return run if status in ("", run["status"]) else None
 
@@ -183,7 +196,7 @@ async def engine(log: MemoryLog, folder: Path, keys: Sequence[str] = ()) -> Asyn
     node.watchers.append(live)
     history = History(node, folder / "history.db")
     async with node.running(Scripted), history.running():
-        node.native.serves = lambda _: True
+        node.native.serves = lambda _function, _version: True
         await node.declare("shop", FUNCTIONS, complete=True, forced=True)
         node.resume()
         sockets = listen("127.0.0.1", 0)
@@ -448,6 +461,38 @@ def test_the_live_feed_tells_what_is_confirmed(tmp_path: Path) -> None:
                     types.append(line["type"])
             assert types == ["RunStarted", "StepCompleted", "RunCompleted"]
             await here.run_of(event, "completed")
+
+    trial(tmp_path, test)
+
+
+def test_functions_tell_when_crons_come_due_and_what_debounces_hold(tmp_path: Path) -> None:
+    async def test(here: Here) -> None:
+        for id_, k, ts in (("e1", "a", 1), ("e2", "b", 2), ("e3", "a", 3)):
+            event = {
+                "name": "shop/later",
+                "data": {"k": k},
+                "id": id_,
+                "ts": 1_700_000_000_000 + ts,
+            }
+            await here.send(event)
+
+        async def look() -> dict[str, Any] | None:
+            _, body = await here.ask("GET", "/stepfold/v1/functions")
+            rows = {row["id"]: row for row in body["data"]}
+            held = {pending["event_id"] for pending in rows[LATER]["debounce"]["next"]}
+            return rows if held == {"e2", "e3"} else None
+
+        rows = await until(look)
+        assert list(rows) == sorted(f.id for f in FUNCTIONS)
+        assert "debounce" not in rows[PING]
+        (cron,) = rows[PING]["crons"]
+        assert cron["cron"] == "TZ=Asia/Tokyo 0 9 1 1 *"
+        next_at = time.gmtime(cron["next_ms"] / 1000)
+        assert (next_at.tm_mon, next_at.tm_mday, next_at.tm_hour) == (1, 1, 0)
+        debounce = rows[LATER]["debounce"]
+        assert (debounce["period_ms"], debounce["key"]) == (HOUR_MS, "event.data.k")
+        assert debounce["pending"] == 2
+        assert {pending["key"] for pending in debounce["next"]} == {'key "a"', 'key "b"'}
 
     trial(tmp_path, test)
 
