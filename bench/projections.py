@@ -1,6 +1,13 @@
 """Measure the projections: rebuild, the views, freshness, the projector's memory, its cost.
 
-python -m bench.projections [--runs 100000] [--only rebuild,views,live]
+python -m bench.projections [--runs 100000] [--steps 10000000] [--only rebuild,views,live]
+
+rebuild  tables made anew from a log of RUNS finished runs of ten steps. Counted are entries: the
+         facts in the journal, here one a record, as most are, and events.
+views    each view, asked five times, over STEPS steps of finished runs in the tables.
+live     W1 of ``bench.quick`` (64 runs of ten steps at once) through the real engine, in turns
+         with and without a projector beside it; and, with it, how long after its end a run can be
+         asked for, under that load and, as most engines are, under a tenth of it.
 """
 
 import argparse
@@ -12,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.live import measure_live
 from stepfold_engine.log import tables
 from stepfold_engine.log.base import EVENTS, JOURNAL, NewRecord
 from stepfold_engine.sources import FolderSource
@@ -130,17 +138,62 @@ def measure_rebuild(folder: Path) -> None:
     rebuild(path, FolderSource(folder), count)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"rebuild: {records:,} records in {wall:.1f} s: {records / wall:,.0f} a second")
-    print(f"  {cpu / records * 1e6:.1f} us of CPU a record, {memory:,.0f} MB at most")
+    print(f"rebuild: {records:,} entries in {wall:.1f} s: {records / wall:,.0f} a second")
+    print(f"  {cpu / records * 1e6:.1f} us of CPU an entry, {memory:,.0f} MB at most")
     print(f"  tables {path.stat().st_size / 1e6:,.0f} MB; load {os.getloadavg()[0]:.1f}")
 
 
-def measure_views(folder: Path) -> None:
+FILL = """
+INSERT INTO past.runs BY NAME
+SELECT 'run' || lpad(i::VARCHAR, 23, '0') AS run,
+  ['shop-fulfil', 'shop-refund', 'shop-invoice', 'shop-restock', 'shop-welcome'][1 + i % 5] AS function,
+  'v1' AS version, CASE WHEN hash(i) % 100 = 0 THEN 'failed' ELSE 'completed' END AS status,
+  'shop/order.created' AS event_name, 'e' || i AS event_id, '{"amount": 7}'::JSON AS input,
+  CASE WHEN hash(i) % 100 = 0 THEN 'StepError' END AS error_name,
+  epoch_ms(1790000000000 + i * 40) AS started_at,
+  epoch_ms(1790000000000 + i * 40 + 400) AS ended_at, 400 AS duration_ms, 1 AS attempts,
+  0 AS partition, i * 12 AS first_offset, i * 12 + 11 AS last_offset, false AS partial
+FROM range({first}, {last}) r(i);
+INSERT INTO past.steps BY NAME
+SELECT 'run' || lpad((j // 10)::VARCHAR, 23, '0') AS run,
+  ['shop-fulfil', 'shop-refund', 'shop-invoice', 'shop-restock', 'shop-welcome'][1 + (j // 10) % 5]
+    AS function,
+  'step ' || j % 10 AS step, CASE WHEN hash(j) % 1000 = 0 THEN 'failed' ELSE 'completed' END AS status,
+  1 + (hash(j) % 50 = 1)::INTEGER AS attempts, epoch_ms(1790000000000 + j * 4) AS started_at,
+  epoch_ms(1790000000000 + j * 4) AS attempt_started_at,
+  epoch_ms(1790000000000 + j * 4 + (hash(j) % 3000)::BIGINT) AS ended_at, (hash(j) % 3000)::BIGINT AS duration_ms,
+  '{"ok": true}'::JSON AS output,
+  CASE WHEN hash(j) % 1000 = 0 THEN 'TimeoutError' END AS error_name,
+  CASE WHEN hash(j) % 1000 = 0 THEN 'no answer from 10.0.1.' || j % 250 || ' in 30 s' END
+    AS error_message,
+  false AS attempt_open, epoch_ms(1790000000000 + (j // 10) * 40 + 400) AS run_ended_at
+FROM range({first} * 10, {last} * 10) r(j);
+"""
+FILL_RUNS = 100_000
+
+
+def fill(path: Path, steps: int) -> None:
+    """Write finished runs into tables, a part at a time, as folding them would leave them."""
+    store = Store(path)
+    for first in range(0, steps // 10, FILL_RUNS):
+        last = min(first + FILL_RUNS, steps // 10)
+        text = FILL.replace("{first}", str(first)).replace("{last}", str(last))
+        for statement in text.split(";\n")[:2]:
+            store.db.execute(statement)
+    with store.transaction():
+        store.sum_up()
+    store.close()
+
+
+def measure_views(folder: Path, steps: int) -> None:
     """Ask each view, five times; of a timeline, one run's."""
-    store = Store(tables_of(folder))
+    path = folder / "many.duckdb"
+    if not path.exists():
+        fill(path, steps)
+    store = Store(path)
     desk = Desk(store.db, Limits(rows=10_000_000))
-    steps = desk.ask("SELECT count(*) AS n FROM steps").table["n"][0]
-    print(f"views over {steps.as_py():,} steps:")
+    count = desk.ask("SELECT count(*) AS n FROM steps").table["n"][0]
+    print(f"views over {count.as_py():,} steps; load {os.getloadavg()[0]:.1f}:")
     run = desk.ask("SELECT max(run) AS run FROM runs").table["run"][0]
     for view in VIEWS:
         only = f" WHERE run = '{run}'" if view.name == "run_timeline" else ""
@@ -150,16 +203,25 @@ def measure_views(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--steps", type=int, default=10_000_000)
+    parser.add_argument("--only", default="rebuild,views,live")
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stepfold-bench-") as place:
-        folder = given.folder or Path(place) / "log"
-        if not folder.exists():
-            make_log(folder, given.runs)
-        measure_rebuild(folder)
-        measure_views(folder)
+        home = given.folder or Path(place)
+        home.mkdir(parents=True, exist_ok=True)
+        if "rebuild" in given.only:
+            if not (home / "log").exists():
+                make_log(home / "log", given.runs)
+            measure_rebuild(home / "log")
+        if "views" in given.only:
+            measure_views(home, given.steps)
+        if "live" in given.only:
+            measure_live()
 
 
 if __name__ == "__main__":
