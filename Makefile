@@ -8,7 +8,7 @@ ROUNDS ?= 20
 MINUTES ?= 60
 EXAMPLES ?= 2000
 
-.PHONY: help demo test test-quick test-kafka test-kafka-failover check lint simulate mutants fuzz chaos soak bench-quick bench-log bench-recovery bench-projections clean
+.PHONY: help demo test test-quick test-kafka test-kafka-failover check lint simulate mutants fuzz chaos chaos-kafka soak bench-quick bench-log bench-recovery bench-kafka bench-projections bench-replay clean
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -23,13 +23,13 @@ demo: $(READY) ## Process a thousand orders, kill the engine in the middle, chec
 	$(BIN)/python -m examples.orders.demo
 
 test: $(READY) ## Run every test that this machine can run.
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
 
 test-quick: $(READY) ## Run the tests that start no processes.
 	$(BIN)/python -m pytest -n 2 -m "not process and not kafka" $(ARGS)
 
 test-kafka: $(READY) ## Run the tests that need a real Kafka broker; without one they fail.
-	STEPFOLD_TEST_KAFKA_REQUIRED=1 $(BIN)/python -m pytest -m kafka $(ARGS)
+	STEPFOLD_TEST_KAFKA_REQUIRED=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m kafka $(ARGS)
 
 test-kafka-failover: $(READY) ## Kill, stop and bring back each of three brokers under load (1 GB).
 	$(BIN)/python -m pytest tests/kafka/failover.py $(ARGS)
@@ -55,6 +55,9 @@ fuzz: $(READY) ## Throw EXAMPLES of anything at every property: a clear error, a
 chaos: $(READY) ## Kill, stop, fill, tear, lose power, ROUNDS times: is anything lost or doubled? SEED=N.
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+chaos-kafka: $(READY) ## The same with three processes that share a real Kafka broker of their own. SEED=N.
+	$(BIN)/python -m tests.chaos_kafka --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 soak: $(READY) ## Load steadily for MINUTES: does memory, or anything else, grow?
 	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(ARGS)
 
@@ -66,6 +69,12 @@ bench-log: $(READY) ## Measure the embedded log against the disk.
 
 bench-recovery: $(READY) ## Measure recovery behind a long history, and the memory of parked runs.
 	$(BIN)/python -m bench.recovery
+
+bench-kafka: $(READY) ## Measure W1, latencies, takeovers and recovery on a real Kafka broker.
+	$(BIN)/python -m bench.kafka $(ARGS)
+
+bench-replay: $(READY) ## Measure replaying: a long run, and a check of ten thousand.
+	$(BIN)/python -m bench.replay
 
 bench-projections: $(READY) ## Measure the tables behind SQL: a rebuild, the views, memory.
 	$(BIN)/python -m bench.projections

@@ -1,0 +1,5 @@
+"""The broker that all tests share."""
+
+from tests.parts.broker import kafka
+
+__all__ = ["kafka"]
