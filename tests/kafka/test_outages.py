@@ -5,17 +5,20 @@ import contextlib
 import os
 import signal
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stepfold_engine.errors import AppendRefusedError, AppendUnknownError, LogError
 from stepfold_engine.kafka import lanes
+from stepfold_engine.kafka.connection import connected_admin
 from stepfold_engine.log.base import EVENTS, JOURNAL, NewRecord
 from tests.parts.broker import Broker, NoBrokerError, on_this_machine, pause
 from tests.parts.cluster import run
+from tests.parts.fenced import fenced
 from tests.parts.opened import opened, values
-from tests.parts.topics import fresh_topics
+from tests.parts.topics import client_properties, fresh_topics
 
 pytestmark = pytest.mark.xdist_group("a broker alone")
 
@@ -86,6 +89,30 @@ def test_a_cluster_that_names_no_broker_for_a_moment_is_asked_again(alone: Broke
             await asyncio.sleep(5)
         async with opened(alone, await fresh_topics(alone)) as log:
             assert await log.append(JOURNAL, 0, [NewRecord(b"after")]) == 0
+
+    run(main)
+
+
+def test_clients_begin_once_the_cluster_names_a_broker(alone: Broker) -> None:
+    """Whoever is told of no broker, and then cut off, asks again, whatever it connects for."""
+
+    async def main() -> None:
+        names = await fresh_topics(alone)
+        async with fenced(alone.servers, 3) as proxy:
+            through = replace(alone, servers=proxy.servers)
+            async with opened(through, names) as log:
+                proxy.times = 2
+                assert await log.append(JOURNAL, 0, [NewRecord(b"0")]) == 0
+                assert proxy.times == 0
+                proxy.times = 2
+                assert [r.value for r in (await log.read(JOURNAL, 0, 0)).records] == [b"0"]
+                proxy.times = 2
+                await log.append(JOURNAL, 0, [NewRecord(b"1")])
+                seen = await log.read(JOURNAL, 0, 1, wait_ms=30_000)
+                assert [r.value for r in seen.records] == [b"1"]
+            proxy.times = 100_000
+            with pytest.raises(LogError, match="named no broker that is alive for 1 s"):
+                await connected_admin(client_properties(through, request_timeout_ms="1000"))
 
     run(main)
 

@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import ConnectionGroup
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
     CorruptRecordException,
@@ -35,6 +36,7 @@ __all__ = [
     "Admin",
     "Consumer",
     "KafkaError",
+    "NoBrokerAliveError",
     "Producer",
     "TokenError",
     "Tokens",
@@ -43,6 +45,7 @@ __all__ = [
     "connect_once",
     "is_corrupt",
     "is_too_large",
+    "knowing",
     "may_pass",
     "out_of_range",
 ]
@@ -162,6 +165,10 @@ class TokenError(KafkaConnectionError):  # type: ignore[misc] # it has no types
     """There is no token to connect with now; clients try again."""
 
 
+class NoBrokerAliveError(KafkaConnectionError):  # type: ignore[misc] # it has no types
+    """A broker answers, and names none that is alive, not even itself."""
+
+
 class Tokens(AbstractTokenProvider):  # type: ignore[misc] # it has no types
     """Gives the clients of any loop their tokens.
 
@@ -187,21 +194,11 @@ class Admin:
 
     def __init__(self, arguments: Mapping[str, object]) -> None:
         self._client: Any = AIOKafkaAdminClient(**cast("dict[str, Any]", dict(arguments)))
+        knowing(self._client._client)  # noqa: SLF001 - no other way
 
     async def start(self) -> None:
         """Connect."""
         await self._client.start()
-
-    async def meet(self) -> None:
-        """Wait until the cluster names a broker; cancel it to give up.
-
-        It names none for a moment when all of them have just been started, or were too slow to
-        say that they are alive; aiokafka then has nobody to ask.
-        """
-        client: Any = self._client._client  # noqa: SLF001 - the admin client shows no cluster
-        while not client.cluster.brokers():
-            await asyncio.sleep(LOOK_S)
-            await client.force_metadata_update()
 
     async def close(self) -> None:
         """Disconnect."""
@@ -264,10 +261,37 @@ class Admin:
         await self._client.delete_records({partition: RecordsToDelete(before)})
 
 
+def knowing(client: Any) -> None:
+    """Let a client start only once it knows a broker.
+
+    A cluster names none for a moment when all of its brokers have just been started, or were too
+    slow to say that they are alive. aiokafka begins nevertheless, with the one connection it came
+    by; if that ends, it never asks anybody again.
+    """
+    begin, limit_s = client.bootstrap, client._request_timeout_ms / 1000  # noqa: SLF001 - as set
+
+    async def bootstrap() -> None:
+        until_s = asyncio.get_running_loop().time() + limit_s
+        while True:
+            await begin()
+            if client.cluster.brokers():
+                return
+            came_by = client._conns.pop(("bootstrap", ConnectionGroup.DEFAULT), None)  # noqa: SLF001
+            if came_by is not None:
+                came_by.close()
+            if asyncio.get_running_loop().time() > until_s:
+                text = f"the cluster has named no broker that is alive for {limit_s:g} s"
+                raise NoBrokerAliveError(f"{text} (request.timeout.ms)")
+            await asyncio.sleep(LOOK_S)
+
+    client.bootstrap = bootstrap
+
+
 async def start_producer(arguments: Mapping[str, object]) -> Producer:
     """Return a producer that is connected; it keeps order and writes nothing twice."""
     given = cast("dict[str, Any]", dict(arguments))
     producer = AIOKafkaProducer(acks="all", enable_idempotence=True, linger_ms=0, **given)
+    knowing(producer.client)
     try:
         await producer.start()
     except BaseException:
@@ -286,6 +310,7 @@ async def start_consumer(arguments: Mapping[str, object], **more: object) -> Con
         isolation_level="read_committed",
         **given,
     )
+    knowing(consumer._client)  # noqa: SLF001 - no other way
     try:
         await consumer.start()
     except BaseException:

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stepfold_engine.errors import LogError, LogSettingError
-from stepfold_engine.kafka.client import Admin, KafkaError, TokenError, Tokens, connect_once
+from stepfold_engine.kafka.client import (
+    Admin,
+    KafkaError,
+    NoBrokerAliveError,
+    TokenError,
+    Tokens,
+    connect_once,
+)
 from stepfold_engine.kafka.oauth import TokenSource
 from stepfold_engine.kafka.properties import ClientProperties
 
@@ -120,19 +127,14 @@ async def connected_admin(properties: ClientProperties) -> Admin:
     admin = Admin(arguments)
     try:
         await admin.start()
+    except NoBrokerAliveError as error:
+        await admin.close()
+        raise LogError(f"{server}: {error.args[0]}") from error
     except (OSError, KafkaError, TimeoutError) as error:
         await admin.close()
         text = "the broker closed the connection; does that port want another security.protocol"
         protocol = arguments["security_protocol"]
         raise LogError(f"{server}: {text} than {protocol}? ({error})") from error
-    limit_ms = int(str(arguments["request_timeout_ms"]))
-    try:
-        async with asyncio.timeout(limit_ms / 1000):
-            await admin.meet()
-    except TimeoutError as error:
-        await admin.close()
-        text = "the cluster has named no broker that is alive"
-        raise LogError(f"{server}: {text} for {limit_ms} ms (request.timeout.ms)") from error
     return admin
 
 

@@ -21,6 +21,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from stepfold_engine.kafka.client import knowing
 from stepfold_engine.kafka.progress import Place, least, read, written
 from stepfold_engine.kafka.standing import Standing, is_replaced
 
@@ -99,6 +100,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # it has no types
             "auto_offset_reset": "latest",
         }
         self._consumer: Any = AIOKafkaConsumer(**cast("dict[str, Any]", {**arguments, **more}))
+        knowing(self._consumer._client)  # noqa: SLF001 - no other way
         self._consumer.subscribe([options.topic], listener=self)
         self._standing = Standing(options.group, -1, "", options.name)
         self._joined = False
