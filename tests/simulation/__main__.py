@@ -5,6 +5,7 @@ a promise a shrunk account of it with the command that does the same again.
 """
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -51,13 +52,20 @@ def one(seed: int, mask: Mask) -> int:
     return 1 if verdict.violations else 0
 
 
+def _collect_seldom() -> None:
+    """Spare the collector what stays for ever, and most of its rounds: a fifth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 def many(seeds: range, jobs: int) -> int:
     """Run many seeds; say what was broken."""
     begun_s = time.monotonic()
     faults: Counter[str] = Counter()
     bad: list[Verdict] = []
     records, virtual_s = 0, 0.0
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_collect_seldom) as pool:
         for done, verdict in enumerate(pool.map(judge, seeds, chunksize=8)):
             if done and done % PROGRESS_EVERY == 0:
                 print(f"… {done} seeds, {len(bad)} broke a promise", flush=True)
