@@ -28,6 +28,7 @@ from typing import Any
 
 import psutil
 
+from stepfold.crew import WorkerSettings
 from tests.chaos.load import Load, ask
 from tests.chaos.program import Orders
 
@@ -65,6 +66,9 @@ JUDGED = {
 }
 """What must be flat, and by how much each may grow without being noticed. The write-ahead log
 goes up and down with every checkpoint; a cancelled timer stays in asyncio's heap for a while."""
+
+BOUNDED = {"step_threads": WorkerSettings().threads_max}
+"""What may grow, up to a limit: a pool has as many threads as were once at work together."""
 
 PACE = {"decisions": "decisions/s", "started": "runs/s", "rounds": "rounds/s"}
 
@@ -122,6 +126,12 @@ def judge(samples: Sequence[dict[str, float]]) -> tuple[list[str], list[str]]:
         lines.append(
             f"{name:<16}{early:>14,.0f}{late:>14,.0f}{ratio:>8.2f}  {word:<6}{bars(values)}"
         )
+    for name, most in BOUNDED.items():
+        values = [s[name] for s in samples]
+        if max(values) > most:
+            grew.append(name)
+        limit = f"of {most}"
+        lines.append(f"{name:<16}{'':>14}{max(values):>14,.0f}{'':>8}  {limit:<6}{bars(values)}")
     first, last = samples[0], samples[-1]
     seconds = max(last["seconds"] - first["seconds"], 1)
     pace = [f"{(last[n] - first[n]) / seconds:,.1f} {unit}" for n, unit in PACE.items()]

@@ -39,13 +39,16 @@ class Vitals:
 
     async def measured(self, node: Node) -> dict[str, Any]:
         """Return figures of the process and its log."""
+        names = [thread.name for thread in threading.enumerate()]
+        pooled = sum(name.startswith("stepfold-step-") for name in names)
         found: dict[str, Any] = {
             "started": self.started,
             "ended": self.ended,
             "decisions": self.decisions,
             "tasks": len(asyncio.all_tasks()) + _tasks_of_worker(node),
             "timers": _timers(asyncio.get_running_loop()) + _timers(_loop_of_worker(node)),
-            "threads": threading.active_count(),
+            "threads": len(names) - pooled,
+            "step_threads": pooled,
             "objects": len(gc.get_objects()),
             "log_bytes": _size(self._folder, "log.db"),
             "wal_bytes": _size(self._folder, "log.db-wal"),
