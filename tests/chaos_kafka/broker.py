@@ -19,7 +19,7 @@ class OwnBroker:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.where, self._wipe = on_this_machine(folder)
+        self.where, self._wipe = on_this_machine(folder, session_ms=3_000)
 
     def _act(self, *what: str) -> None:
         command = [sys.executable, str(SCRIPT), "--dir", self.where.folder, *what]

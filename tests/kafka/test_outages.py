@@ -27,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("a broker alone")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Generator[Broker]:
     """Give a broker that may be stopped, for nobody else uses it."""
     try:
-        broker, stop = on_this_machine(tmp_path_factory.mktemp("alone"))
+        broker, stop = on_this_machine(tmp_path_factory.mktemp("alone"), session_ms=3_000)
     except NoBrokerError as error:
         pytest.skip(f"only a broker that is started for it may be stopped: {error}")
     yield broker

@@ -152,8 +152,12 @@ def in_docker(folder: Path) -> tuple[Broker, Stop]:
     return Broker(container.get_bootstrap_server()), container.stop
 
 
-def on_this_machine(folder: Path) -> tuple[Broker, Stop]:
-    """Start a broker with listeners for SASL and for TLS, too."""
+def on_this_machine(folder: Path, session_ms: int = 30_000) -> tuple[Broker, Stop]:
+    """Start a broker with listeners for SASL and for TLS, too.
+
+    It may be silent for so long until it counts as dead: nobody could take its place, and on a busy
+    machine it is slow at times.
+    """
     for program in ("java", "mvn"):
         if shutil.which(program) is None:
             raise NoBrokerError(f"compose/kafka-local needs {program}")
@@ -167,6 +171,7 @@ def on_this_machine(folder: Path) -> tuple[Broker, Stop]:
         f"{listener}.plain.sasl.jaas.config": f"{module}.plain.PlainLoginModule required {users};",
         "listener.name.ssl.ssl.keystore.type": "PEM",
         "listener.name.ssl.ssl.keystore.location": str(store),
+        "broker.session.timeout.ms": str(session_ms),
     }
     for mechanism in ("scram-sha-256", "scram-sha-512"):
         login = f"{module}.scram.ScramLoginModule required;"
