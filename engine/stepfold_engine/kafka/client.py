@@ -1,6 +1,6 @@
-"""aiokafka, with types: the only module that sees it, and everything that needs its insides.
+"""aiokafka's producers and its admin client, with types, and what needs their insides.
 
-What it is used for is behind small protocols; its errors are all ``KafkaError``.
+Consumers are in ``consumers``. Each is behind a small protocol; all errors are ``KafkaError``.
 """
 
 # aiokafka has no types of its own.
@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -26,7 +26,6 @@ from aiokafka.errors import (
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
-    OffsetOutOfRangeError,
     RecordListTooLargeError,
     for_code,
 )
@@ -34,7 +33,6 @@ from aiokafka.protocol.admin import ApiVersionRequest
 
 __all__ = [
     "Admin",
-    "Consumer",
     "KafkaError",
     "NoBrokerAliveError",
     "Producer",
@@ -47,7 +45,6 @@ __all__ = [
     "is_too_large",
     "knowing",
     "may_pass",
-    "out_of_range",
 ]
 
 LOOK_S = 0.1
@@ -58,16 +55,6 @@ FENCED_S = 10.0
 
 STOP_S = 5.0
 """How long a client that is let go of may take before it is torn down."""
-
-
-class Fetched(Protocol):
-    """A record as a consumer gives it."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
 
 
 class Written(Protocol):
@@ -106,58 +93,6 @@ class Producer(Protocol):
 
     async def stop(self) -> None:
         """Send what was handed over, and close."""
-        ...
-
-
-class Consumer(Protocol):
-    """A consumer that has been started."""
-
-    def assign(self, partitions: Sequence[TopicPartition]) -> None:
-        """Read these partitions, and no others."""
-        ...
-
-    def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Read on from an offset."""
-        ...
-
-    def pause(self, *partitions: TopicPartition) -> None:
-        """Fetch nothing more of these partitions."""
-        ...
-
-    def resume(self, *partitions: TopicPartition) -> None:
-        """Fetch again."""
-        ...
-
-    async def getmany(
-        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
-    ) -> Mapping[TopicPartition, Sequence[Fetched]]:
-        """Return what was fetched; wait for it for a while."""
-        ...
-
-    async def position(self, partition: TopicPartition) -> int:
-        """Return the offset that is read next."""
-        ...
-
-    async def beginning_offsets(
-        self, partitions: Sequence[TopicPartition]
-    ) -> Mapping[TopicPartition, int]:
-        """Return the first readable offsets."""
-        ...
-
-    async def end_offsets(
-        self, partitions: Sequence[TopicPartition]
-    ) -> Mapping[TopicPartition, int]:
-        """Return the offsets behind what can be read."""
-        ...
-
-    async def offsets_for_times(
-        self, timestamps: Mapping[TopicPartition, int]
-    ) -> Mapping[Any, Any]:
-        """Return the first offsets at or after a time, None where there are none."""
-        ...
-
-    async def stop(self) -> None:
-        """Close."""
         ...
 
 
@@ -300,27 +235,6 @@ async def start_producer(arguments: Mapping[str, object]) -> Producer:
     return cast("Producer", producer)
 
 
-async def start_consumer(arguments: Mapping[str, object], **more: object) -> Consumer:
-    """Return a consumer that is connected and reads nothing yet."""
-    given = cast("dict[str, Any]", {**arguments, **more})
-    consumer = AIOKafkaConsumer(
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        # Events of others may be written in transactions: only those that were committed count.
-        isolation_level="read_committed",
-        **given,
-    )
-    knowing(consumer._client)  # noqa: SLF001 - no other way
-    try:
-        await consumer.start()
-    except BaseException:
-        await consumer.stop()
-        raise
-    # Its tasks must have begun: one that is cancelled before cancels whoever stops the consumer.
-    await asyncio.sleep(0)
-    return cast("Consumer", consumer)
-
-
 async def abandon(producer: Producer) -> None:
     """Let go of a producer without waiting for what was handed to it; that may still be written.
 
@@ -392,10 +306,3 @@ def may_pass(error: KafkaError) -> bool:
 def is_corrupt(error: BaseException) -> bool:
     """Say whether stored bytes are not what was written."""
     return isinstance(error, CorruptRecordException)
-
-
-def out_of_range(error: BaseException) -> set[TopicPartition]:
-    """Return the partitions that do not hold the offset that was read."""
-    if isinstance(error, OffsetOutOfRangeError) and error.args:
-        return set(cast("Mapping[TopicPartition, int]", error.args[0]))
-    return set()

@@ -15,14 +15,12 @@ from stepfold_engine.kafka.chunks import Chunks
 from stepfold_engine.kafka.client import (
     LOOK_S,
     Admin,
-    Consumer,
     KafkaError,
     TopicPartition,
     may_pass,
-    out_of_range,
-    start_consumer,
 )
 from stepfold_engine.kafka.connection import client_arguments, connected_admin
+from stepfold_engine.kafka.consumers import Consumer, out_of_range, start_consumer, stop_consumer
 from stepfold_engine.kafka.lanes import Lanes, Target
 from stepfold_engine.kafka.points import Points
 from stepfold_engine.kafka.producers import Producers
@@ -268,7 +266,7 @@ class KafkaLog:
         await self._producers.close()
         await self._points.close()
         await self._chunks.close()
-        await self._asker.stop()
+        await stop_consumer(self._asker)
         await self._admin.close()
 
 

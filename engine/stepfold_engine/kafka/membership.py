@@ -22,6 +22,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from stepfold_engine.kafka.client import knowing
+from stepfold_engine.kafka.consumers import stop_consumer
 from stepfold_engine.kafka.progress import Place, least, read, written
 from stepfold_engine.kafka.standing import Standing, is_replaced
 
@@ -236,6 +237,6 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # it has no types
             joining.cancel()
             await asyncio.wait({joining})
         try:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer)
         except KafkaError:
             await self._consumer._client.close()  # noqa: SLF001 - else connections stay open

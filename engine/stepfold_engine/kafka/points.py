@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 
 from stepfold_engine.errors import CorruptLogError, LogError
 from stepfold_engine.kafka.client import (
-    Consumer,
-    Fetched,
     KafkaError,
     TopicPartition,
     is_corrupt,
-    start_consumer,
 )
+from stepfold_engine.kafka.consumers import Consumer, Fetched, start_consumer, stop_consumer
 from stepfold_engine.log.base import Record
 
 POINTS_MAX = 4
@@ -107,7 +105,7 @@ class Points:
     async def close(self) -> None:
         """Close all consumers. Nothing may be under way."""
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(point.consumer.stop() for point in idle))
+        await asyncio.gather(*(stop_consumer(point.consumer) for point in idle))
 
 
 async def _read(

@@ -12,12 +12,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from stepfold_engine.kafka.client import (
-    Consumer,
     KafkaError,
     TopicPartition,
-    out_of_range,
-    start_consumer,
 )
+from stepfold_engine.kafka.consumers import Consumer, out_of_range, start_consumer, stop_consumer
 from stepfold_engine.kafka.points import record_of
 from stepfold_engine.log.base import Record
 
@@ -211,6 +209,6 @@ class Tails:
             with suppress(asyncio.CancelledError):
                 await self._task
         if self._consumer is not None:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer)
         for tail in self._tails.values():
             tail.wake()
