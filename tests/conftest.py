@@ -24,10 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many of the tests that ran carry each mark, and how many were skipped."""
+    """Print how many of the tests that ran carry each mark, and which were skipped, and why."""
     passed = terminalreporter.getreports("passed")
     terminalreporter.write_sep("-", "real parts")
     for mark, words in REAL_PARTS.items():
         count = sum(1 for r in passed if mark in [m for _, m in r.user_properties])
         terminalreporter.write_line(f"{count} tests {words}")
-    terminalreporter.write_line(f"{len(terminalreporter.getreports('skipped'))} tests skipped")
+    skipped = terminalreporter.getreports("skipped")
+    terminalreporter.write_line(f"{len(skipped)} tests skipped")
+    for report in skipped:
+        why = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        terminalreporter.write_line(f"    {report.nodeid}: {why}")
