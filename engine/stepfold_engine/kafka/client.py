@@ -10,7 +10,7 @@ Consumers are in ``consumers``. Each is behind a small protocol; all errors are 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -52,6 +52,9 @@ LOOK_S = 0.1
 
 FENCED_S = 10.0
 """How long the controller may take to count brokers in that have just come back."""
+
+LET_END_S = 1.0
+"""How long a connection that nobody wants any more may take to be made."""
 
 STOP_S = 5.0
 """How long a client that is let go of may take before it is torn down."""
@@ -197,7 +200,7 @@ class Admin:
 
 
 def knowing(client: Any) -> None:
-    """Let a client start only once it knows a broker.
+    """Let a client start only once it knows a broker, and leave nothing open if it is given up.
 
     A cluster names none for a moment when all of its brokers have just been started, or were too
     slow to say that they are alive. aiokafka begins nevertheless, with the one connection it came
@@ -208,7 +211,7 @@ def knowing(client: Any) -> None:
     async def bootstrap() -> None:
         until_s = asyncio.get_running_loop().time() + limit_s
         while True:
-            await begin()
+            await _to_its_end(begin())
             if client.cluster.brokers():
                 return
             came_by = client._conns.pop(("bootstrap", ConnectionGroup.DEFAULT), None)  # noqa: SLF001
@@ -220,6 +223,18 @@ def knowing(client: Any) -> None:
             await asyncio.sleep(LOOK_S)
 
     client.bootstrap = bootstrap
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await what would leave a connection open if it were cancelled; give it up a little later."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=LET_END_S)
+        if not task.cancel() and not task.cancelled():
+            task.exception()
+        raise
 
 
 async def start_producer(arguments: Mapping[str, object]) -> Producer:
