@@ -96,8 +96,6 @@ async def start_consumer(arguments: Mapping[str, object], **more: object) -> Con
     except BaseException:
         await _stop(consumer)
         raise
-    # Its tasks must have begun: one that is cancelled before cancels whoever stops the consumer.
-    await asyncio.sleep(0)
     return cast("Consumer", consumer)
 
 
@@ -107,6 +105,8 @@ async def stop_consumer(consumer: Consumer) -> None:
 
 
 async def _stop(consumer: Any) -> None:
+    # Its tasks must have begun: one that is cancelled before cancels whoever stops the consumer.
+    await asyncio.sleep(0)
     # aiokafka cancels its requests and awaits them: one that waits for a while before it asks again
     # would pass its cancellation on to whoever closes the consumer, and leave the rest open.
     fetcher = consumer._fetcher  # noqa: SLF001 - no other way
