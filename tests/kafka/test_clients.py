@@ -1,18 +1,21 @@
-"""What aiokafka's clients leave behind when whoever uses them changes his mind."""
+"""What aiokafka's clients leave behind when they are given up, or closed at a bad moment."""
 
 import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
 from stepfold_engine.kafka.client import abandon, start_producer
 from stepfold_engine.kafka.connection import client_arguments
 from stepfold_engine.kafka.consumers import start_consumer, stop_consumer
+from stepfold_engine.log.base import JOURNAL
 from tests.parts.broker import Broker
 from tests.parts.cluster import run
+from tests.parts.opened import opened
 from tests.parts.topics import client_properties
 
 STEPS = 40
@@ -53,5 +56,21 @@ def test_a_start_that_is_cancelled_leaves_no_connection_open(
             gc.collect()
         assert cancelled
         assert not complaints
+
+    run(main)
+
+
+def test_a_log_is_closed_while_its_reader_waits_to_ask_again(kafka: Broker) -> None:
+    """Whoever closes it is not cancelled by that, and the rest is closed, too."""
+
+    async def main() -> None:
+        async with opened(kafka) as log:
+            assert not (await log.read(JOURNAL, 0, 0, wait_ms=2_000)).records
+            consumer: Any = log._tails._consumer
+            consumer._fetcher._retry_backoff = 600.0
+            for connection in [*consumer._client._conns.values()]:
+                connection.close()
+            for _ in range(100):
+                await asyncio.sleep(0)
 
     run(main)
