@@ -202,9 +202,10 @@ def on_this_machine(folder: Path, session_ms: int = 30_000) -> tuple[Broker, Sto
 def free_port() -> int:
     """Return a port below those that the system gives out by itself.
 
-    A broker's controller listens a hundred above, so that must be free, too.
+    A broker's controller listens a hundred above, so that must be free, too. It takes a while until
+    a broker listens, and others look meanwhile: processes begin far enough from one another.
     """
-    for port in range(20_000 + os.getpid() % 5_000, 32_000):
+    for port in range(20_000 + os.getpid() * 137 % 11_500, 32_400):
         if port not in _given and is_free(port) and is_free(port + 100):
             _given.update({port, port + 100})
             return port
