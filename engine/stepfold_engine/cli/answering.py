@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from stepfold_engine.cli.bars import bar
 from stepfold_engine.cli.failures import FAILED, NO_ENGINE, USAGE, fail
 from stepfold_engine.cli.prompt import converse
 from stepfold_engine.cli.sqltables import WIDE, print_table, wide_console
@@ -89,8 +89,8 @@ def retention(days: tuple[int, int, int, int], data: Path) -> None:
 def rebuild(data: Path, source: Callable[[], Source]) -> None:
     """Make a folder's tables anew."""
     try:
-        with _bar("reading the log") as bar, closing(source()) as log:
-            keeping.rebuild(keeping.tables_of(data), log, bar)
+        with bar("reading the log") as shown, closing(source()) as log:
+            keeping.rebuild(keeping.tables_of(data), log, shown)
     except (SourceError, BusyError) as error:
         fail(str(error), FAILED)
     typer.echo(f"made anew: {keeping.tables_of(data)}")
@@ -133,43 +133,12 @@ def _folder(data: Path, give: Callable[..., AbstractContextManager[_T]]) -> Gene
         return None
 
     try:
-        with _bar("reading the log") as bar, give(data, log, bar) as found:
+        with bar("reading the log") as shown, give(data, log, shown) as found:
             yield found
     except QueryError as error:
         fail(str(error), USAGE if error.status == 400 else FAILED)
     except SourceError as error:
         fail(str(error), FAILED)
-
-
-class _Bar:
-    """Shows how far something is, on standard error, once it takes a while."""
-
-    def __init__(self, words: str) -> None:
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.shown = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self.shown.add_task(words, total=None)
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show it."""
-        self.shown.update(self._task, completed=done, total=total)
-        if done < total:
-            self.shown.start()
-        else:
-            self.stop()
-
-    def stop(self) -> None:
-        """Show it no more. What was never shown is not ended: that would print a line."""
-        if self.shown.live.is_started:
-            self.shown.stop()
-
-
-@contextmanager
-def _bar(words: str) -> Generator[_Bar]:
-    bar = _Bar(words)
-    try:
-        yield bar
-    finally:
-        bar.stop()
 
 
 def show(result: Result, form: str, out: Path | None) -> None:

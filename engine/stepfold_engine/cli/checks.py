@@ -2,18 +2,17 @@
 
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
 from stepfold_engine.cli.asking import since_ms
+from stepfold_engine.cli.bars import bar
 from stepfold_engine.cli.checking import check
 from stepfold_engine.cli.failures import FAILED, USAGE, fail
 from stepfold_engine.cli.fetching import (
@@ -186,28 +185,3 @@ def _annotation(verdict: Verdict, about: str) -> str:
     file, _, line = verdict.place.rpartition(":")
     where = f" file={file},line={line}" if file else ""
     return f"::error{where}::{verdict.function} {WORDS[verdict.verdict]} {about}"
-
-
-class Bar:
-    """Shows how far something is, on standard error, once it takes a while."""
-
-    def __init__(self, words: str) -> None:
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.shown = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self.shown.add_task(words, total=None)
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show it."""
-        self.shown.update(self._task, completed=done, total=total)
-        if done < total:
-            self.shown.start()
-
-
-@contextmanager
-def bar(words: str) -> Generator[Bar]:
-    """Show a bar while the block runs."""
-    found = Bar(words)
-    try:
-        yield found
-    finally:
-        found.shown.stop()
