@@ -9,7 +9,7 @@ from rich.text import Text
 from stepfold.replay import Ask, Outcome
 from stepfold_engine.cli.wording import BAD, MILD, OK, duration
 from stepfold_engine.replaying.frames import locals_of
-from stepfold_engine.replaying.machine import Listener, Silent, Story, place_of
+from stepfold_engine.replaying.machine import Listener, Passing, Silent, Story, place_of
 from stepfold_engine.replaying.telling import (
     Recorded,
     error_text,
@@ -81,7 +81,7 @@ def _placed(line: Text, place: str) -> Text:
     return line
 
 
-class Looker:
+class Looker(Passing):
     """Shows the author's local variables where a step is called (``Listener``)."""
 
     def __init__(
@@ -91,12 +91,13 @@ class Looker:
         step: str,
         where: Callable[[], FrameType | None],
     ) -> None:
-        self._inner, self._console, self._step, self._where = inner, console, step, where
+        super().__init__(inner)
+        self._console, self._step, self._where = console, step, where
         self._seen = False
 
     def named(self, name: str) -> None:
         """See ``Listener``."""
-        self._inner.named(name)
+        super().named(name)
         frame = self._where() if name == self._step and not self._seen else None
         if frame is None:
             return
@@ -106,18 +107,6 @@ class Looker:
         for variable, value in locals_of(frame).items():
             self._console.print(Text(f"    {variable} = {value}"), soft_wrap=True)
         self._console.print()
-
-    def asked(self, ask: Ask) -> None:
-        """See ``Listener``."""
-        self._inner.asked(ask)
-
-    def given(self, ask: Ask, outcome: Outcome) -> None:
-        """See ``Listener``."""
-        self._inner.given(ask, outcome)
-
-    def raised(self, error: BaseException) -> None:
-        """See ``Listener``."""
-        self._inner.raised(error)
 
 
 class LiveTimeline(Silent):

@@ -18,9 +18,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from stepfold.replay import Ask, Outcome
 from stepfold_engine.replaying.frames import Owns, own_traceback
-from stepfold_engine.replaying.machine import Listener
+from stepfold_engine.replaying.machine import Listener, Passing
 
 Say = Callable[[str], None]
 
@@ -102,7 +101,7 @@ class Debugger(pdb.Pdb):
         self.set_trace(frame)
 
 
-class Stopper:
+class Stopper(Passing):
     """Hears where the code is, and stops in the debugger (``machine.Listener``).
 
     Args:
@@ -121,13 +120,13 @@ class Stopper:
         where: Callable[[], FrameType | None],
         say: Say,
     ) -> None:
-        self._inner, self._debugger, self._step = inner, debugger, step
-        self._where, self._say = where, say
+        super().__init__(inner)
+        self._debugger, self._step, self._where, self._say = debugger, step, where, say
         self.stopped = self.left = False
 
     def named(self, name: str) -> None:
         """See ``Listener``."""
-        self._inner.named(name)
+        super().named(name)
         if name != self._step or self.stopped:
             return
         frame = self._where()
@@ -136,17 +135,9 @@ class Stopper:
             self._say(f"before step '{name}'")
             self._leave(lambda: self._debugger.stop_at(frame))
 
-    def asked(self, ask: Ask) -> None:
-        """See ``Listener``."""
-        self._inner.asked(ask)
-
-    def given(self, ask: Ask, outcome: Outcome) -> None:
-        """See ``Listener``."""
-        self._inner.given(ask, outcome)
-
     def raised(self, error: BaseException) -> None:
         """See ``Listener``."""
-        self._inner.raised(error)
+        super().raised(error)
         if isinstance(error, bdb.BdbQuit):
             # The person has left the debugger at one of its later stops.
             self.left = True

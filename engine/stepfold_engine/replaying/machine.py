@@ -71,6 +71,29 @@ class Silent:
         """See ``Listener``."""
 
 
+class Passing:
+    """Passes on to another listener what it hears."""
+
+    def __init__(self, inner: Listener) -> None:
+        self._inner = inner
+
+    def named(self, name: str) -> None:
+        """See ``Listener``."""
+        self._inner.named(name)
+
+    def asked(self, ask: Ask) -> None:
+        """See ``Listener``."""
+        self._inner.asked(ask)
+
+    def given(self, ask: Ask, outcome: Outcome) -> None:
+        """See ``Listener``."""
+        self._inner.given(ask, outcome)
+
+    def raised(self, error: BaseException) -> None:
+        """See ``Listener``."""
+        self._inner.raised(error)
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """A run as it is replayed: one attempt of its code.
