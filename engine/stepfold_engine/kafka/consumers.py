@@ -75,10 +75,6 @@ class Consumer(Protocol):
         """Return the first offsets at or after a time, None where there are none."""
         ...
 
-    async def stop(self) -> None:
-        """Close."""
-        ...
-
 
 async def start_consumer(arguments: Mapping[str, object], **more: object) -> Consumer:
     """Return a consumer that is connected and reads nothing yet."""
@@ -94,27 +90,24 @@ async def start_consumer(arguments: Mapping[str, object], **more: object) -> Con
     try:
         await consumer.start()
     except BaseException:
-        await _stop(consumer)
+        await stop_consumer(cast("Consumer", consumer))
         raise
     return cast("Consumer", consumer)
 
 
 async def stop_consumer(consumer: Consumer) -> None:
     """Close a consumer."""
-    await _stop(consumer)
-
-
-async def _stop(consumer: Any) -> None:
+    inner = cast("Any", consumer)
     # Its tasks must have begun: one that is cancelled before cancels whoever stops the consumer.
     await asyncio.sleep(0)
     # aiokafka cancels its requests and awaits them: one that waits for a while before it asks again
     # would pass its cancellation on to whoever closes the consumer, and leave the rest open.
-    fetcher = consumer._fetcher  # noqa: SLF001 - no other way
+    fetcher = inner._fetcher  # noqa: SLF001 - no other way
     if fetcher is not None:
         await _ended({fetcher._fetch_task})  # noqa: SLF001 - as above
         await _ended({*fetcher._pending_tasks})  # noqa: SLF001 - as above
         fetcher._pending_tasks.clear()  # noqa: SLF001 - as above
-    await consumer.stop()
+    await inner.stop()
 
 
 async def _ended(tasks: set[asyncio.Task[object]]) -> None:
