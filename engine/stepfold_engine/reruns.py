@@ -17,29 +17,21 @@ from stepfold_engine.errors import RequestRefusedError
 from stepfold_engine.facts import started_in
 from stepfold_schemas import codec
 from stepfold_schemas.entries import (
+    Began,
+    Ended,
     Entry,
     EventMatched,
     HistoryItem,
     InvokeBegan,
-    InvokeCompleted,
     InvokeFailed,
     OperationsAbandoned,
     RerunStarted,
     RunAttemptFailed,
     RunFailed,
     RunStarted,
-    SignalReceived,
-    SignalWaitBegan,
     SignalWaitEnded,
-    SleepBegan,
-    SleepEnded,
-    StepCompleted,
     StepFailed,
-    TimerFired,
-    TimerSet,
     VersionChosen,
-    WaitBegan,
-    WaitTimedOut,
 )
 from stepfold_schemas.ids import step_key, ulid_text
 from stepfold_schemas.messages import RerunRequested
@@ -52,20 +44,9 @@ NAMES_SHOWN_MAX = 20
 FROM_START, FROM_STEP, FROM_FAILURE = "start", "step", "failure"
 """Where a rerun begins: at the start, at a named step, or at what made the old run fail."""
 
-_BEGINNINGS = SleepBegan | TimerSet | WaitBegan | SignalWaitBegan | InvokeBegan
-_OUTCOMES = (
-    StepCompleted
-    | StepFailed
-    | SleepEnded
-    | TimerFired
-    | WaitTimedOut
-    | SignalReceived
-    | InvokeCompleted
-    | InvokeFailed
-)
 _UNCHANGED = OperationsAbandoned | RunAttemptFailed | VersionChosen
 
-Shared = _BEGINNINGS | _OUTCOMES | SignalWaitEnded | EventMatched | _UNCHANGED
+Shared = Began | Ended | SignalWaitEnded | EventMatched | _UNCHANGED
 """An entry that a rerun may share with the run that it came from."""
 
 
@@ -216,7 +197,7 @@ def _items(run: bytes, facts: Sequence[Fact]) -> list[HistoryItem]:
 
 def _is_open(entry: Shared, closed: set[bytes]) -> bool:
     """Say whether an entry began something that has no outcome among what is shared."""
-    return isinstance(entry, _BEGINNINGS | SignalWaitEnded) and entry.step not in closed
+    return isinstance(entry, Began | SignalWaitEnded) and entry.step not in closed
 
 
 def _closed(run: bytes, entry: Entry) -> list[bytes]:
@@ -228,7 +209,7 @@ def _closed(run: bytes, entry: Entry) -> list[bytes]:
             return steps
         case SignalWaitEnded(reason="replaced"):
             return []
-        case _ if isinstance(entry, _OUTCOMES | SignalWaitEnded):
+        case _ if isinstance(entry, Ended | SignalWaitEnded):
             return [entry.step]
         case _:
             return []

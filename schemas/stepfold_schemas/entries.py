@@ -781,6 +781,21 @@ class RunRestated:
     invoker: Invoker | None = None
 
 
+Began = SleepBegan | TimerSet | WaitBegan | SignalWaitBegan | InvokeBegan
+"""An entry that begins an operation of one run."""
+
+Ended = (
+    StepCompleted
+    | StepFailed
+    | SleepEnded
+    | TimerFired
+    | WaitTimedOut
+    | SignalReceived
+    | InvokeCompleted
+    | InvokeFailed
+)
+"""An entry that ends a step or an operation of one run."""
+
 RunEntry = (
     RunStarted
     | AttemptStarted

@@ -24,6 +24,7 @@ from stepfold_schemas.entries import (
     CronScheduled,
     DebounceEnded,
     Decision,
+    Ended,
     Entry,
     EventDebounced,
     EventMatched,
@@ -77,18 +78,6 @@ from stepfold_schemas.ids import RUN_KEY_BYTES, key_of
 
 UNCLEAN_CLAIMS_MAX = 1
 """After more claims than this that followed no clean release, runs are suspected."""
-
-OUTCOMES = (
-    StepCompleted
-    | StepFailed
-    | SleepEnded
-    | TimerFired
-    | WaitTimedOut
-    | SignalReceived
-    | InvokeCompleted
-    | InvokeFailed
-)
-"""Entries that end a step or an operation of one run."""
 
 
 def apply(state: Partition, decision: Decision) -> None:
@@ -381,7 +370,7 @@ def _take_out(state: Partition, key: bytes, operation: Operation) -> None:
     state.timers.cancel(operation.due_ms, key, operation.step)
 
 
-def _finish(state: Partition, e: OUTCOMES, d: Decision) -> None:
+def _finish(state: Partition, e: Ended, d: Decision) -> None:
     run = _touch(state, e.run, d)
     if run is None:
         return

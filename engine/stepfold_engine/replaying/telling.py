@@ -9,6 +9,8 @@ from typing import cast
 from stepfold.port import Fact
 from stepfold_schemas import codec
 from stepfold_schemas.entries import (
+    Began,
+    Ended,
     Entry,
     Error,
     EventMatched,
@@ -38,8 +40,6 @@ from stepfold_schemas.runfile import UNFINISHED, ExportedRun
 
 CHARS_MAX = 72
 """How much of a value is shown on a line."""
-
-Began = SleepBegan | TimerSet | WaitBegan | SignalWaitBegan | InvokeBegan
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +103,7 @@ def steps_in(facts: Sequence[Fact], run: bytes) -> dict[bytes, Recorded]:
     return found
 
 
-_ENDINGS = (
-    SleepEnded,
-    TimerFired,
-    WaitTimedOut,
-    SignalReceived,
-    SignalWaitEnded,
-    InvokeCompleted,
-    InvokeFailed,
-)
+_ENDINGS = Ended | SignalWaitEnded
 _KINDS: dict[type[Entry], str] = {
     SleepEnded: "sleep",
     TimerFired: "timer",
